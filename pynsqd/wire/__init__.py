@@ -1,0 +1,1 @@
+"""The NSQ protocols, sans-I/O: shared by the node and lookupd."""

@@ -1,0 +1,169 @@
+"""Bytes from a V2 client, cut into command lines, runs of FINs, sizes and bodies (PROTOCOL 1.1). Hot.
+
+An offset cursor over the bytes of the last read. Nothing is set aside for a declared size: a body that has not come
+yet is a list of the reads so far, joined once when the last of them is there.
+"""
+
+from struct import Struct
+from typing import Final
+
+from pynsqd.wire.constants import MAX_LINE
+from pynsqd.wire.errors import NsqError
+
+_INT32: Final = Struct(">i")
+_FIN: Final = b"FIN "
+_FIN_LINE: Final = 21  # "FIN ", 16 bytes of id, newline
+_FIN_RUN: Final = 1024  # longest run looked at in one go, so that odd lines cannot make the scans quadratic
+
+
+class LineTooLong(NsqError):
+    """No newline in the first 16384 bytes: nsqd closes without a frame."""
+
+
+class BadMessageSize(NsqError):
+    """Message number ``index`` of a batch declares a ``size`` that is not in 1..max-msg-size."""
+
+    def __init__(self, index: int, size: int) -> None:
+        super().__init__(f"message {index} declares {size} bytes")
+        self.index = index
+        self.size = size
+
+
+class BatchOverrun(NsqError):
+    """The messages of a batch are longer than the batch."""
+
+
+class Decoder:
+    """The input side of one connection."""
+
+    __slots__ = ("_data", "_have", "_parts", "_pos", "_wanted")
+
+    def __init__(self) -> None:
+        self._data = b""
+        self._pos = 0
+        self._parts: list[bytes] = []  # reads that came after _data while a long body is awaited
+        self._have = 0  # bytes in _data[_pos:] and _parts
+        self._wanted = 0  # how many bytes must be there before it is worth looking again
+
+    def feed(self, data: bytes) -> None:
+        """Add what was read from the socket."""
+        left = len(self._data) - self._pos
+        if not left and not self._parts:
+            self._data = data
+            self._pos = 0
+            return
+        if not self._parts:
+            self._have = left
+        self._parts.append(data)
+        self._have += len(data)
+        if self._have >= self._wanted:
+            self._data = b"".join((self._data[self._pos :], *self._parts))
+            self._pos = 0
+            self._parts.clear()
+            self._wanted = 0
+
+    def __len__(self) -> int:
+        """Return how many bytes have come that no command has taken."""
+        return self._have if self._parts else len(self._data) - self._pos
+
+    def line(self) -> bytes | None:
+        """Take a command line without its newline and one carriage return, or None if it is not there yet.
+
+        Raises LineTooLong.
+        """
+        data = self._data
+        start = self._pos
+        end = data.find(b"\n", start, start + MAX_LINE)
+        if end < 0:
+            if len(data) - start >= MAX_LINE:
+                raise LineTooLong
+            self._release()
+            return None
+        self._pos = end + 1
+        if end > start and data[end - 1] == 0x0D:
+            end -= 1
+        return data[start:end]
+
+    def fin_run(self) -> list[bytes]:
+        """Take as many well-formed ``FIN <16 bytes>`` lines as follow each other; empty if there is none.
+
+        Lines of 21 bytes have a stride, so a thousand of them are checked by seven scans in C and cost one slice
+        each (0.08 µs against 0.7 µs through ``line``). Whatever looks odd is left for ``line``.
+        """
+        data = self._data
+        start = self._pos
+        if not data.startswith(_FIN, start):
+            return []
+        count = min((len(data) - start) // _FIN_LINE, _FIN_RUN)
+        end = start + count * _FIN_LINE
+        for column, expected in ((0, b"F"), (1, b"I"), (2, b"N"), (3, b" "), (20, b"\n")):
+            found = data[start + column : end : _FIN_LINE]
+            matching = len(found) - len(found.lstrip(expected))
+            if matching < count:
+                count = matching
+                end = start + count * _FIN_LINE
+        if not count:
+            return []
+        if data.count(b"\n", start, end) != count or data.count(b" ", start, end) != count or b"\r" in data[start:end]:
+            return []
+        self._pos = end
+        return [data[at : at + 16] for at in range(start + 4, end, _FIN_LINE)]
+
+    def int32(self) -> int | None:
+        """Take a signed 32-bit number, or None if it is not there yet."""
+        if len(self._data) - self._pos < 4:
+            self._release()
+            return None
+        number: int = _INT32.unpack_from(self._data, self._pos)[0]
+        self._pos += 4
+        return number
+
+    def take(self, length: int) -> bytes | None:
+        """Take ``length`` bytes, or None if they are not all there yet."""
+        stop = self._pos + length
+        if stop > len(self._data):
+            self._wanted = length
+            return None
+        taken = self._data[self._pos : stop]
+        self._pos = stop
+        return taken
+
+    def messages(self, bodies: list[bytes], count: int, budget: int, max_size: int) -> int:
+        """Append to ``bodies`` the messages of a batch (size, bytes) that have come, until there are ``count``.
+
+        ``budget`` is what is left of the batch's declared size in bytes; returns what is left of it afterwards.
+        Raises BadMessageSize for a size not in 1..max_size, BatchOverrun if the messages do not fit the budget.
+        """
+        data = self._data
+        pos = start = self._pos
+        end = len(data)
+        limit = start + budget
+        size_at = _INT32.unpack_from
+        for index in range(len(bodies), count):
+            body = pos + 4
+            if body > limit:
+                raise BatchOverrun
+            if body > end:
+                self._wanted = 4
+                break
+            size = size_at(data, pos)[0]
+            if not 0 < size <= max_size:
+                raise BadMessageSize(index, size)
+            stop = body + size
+            if stop > end:
+                if stop > limit:
+                    raise BatchOverrun
+                self._wanted = stop - pos
+                break
+            bodies.append(data[body:stop])
+            pos = stop
+        if pos > limit:
+            raise BatchOverrun
+        self._pos = pos
+        return budget - (pos - start)
+
+    def _release(self) -> None:
+        """Let go of a read that is used up: an idle connection holds no buffer."""
+        if self._pos and self._pos == len(self._data):
+            self._data = b""
+            self._pos = 0

@@ -1,0 +1,108 @@
+"""Frames from the server to the client (PROTOCOL 1.1, 1.7). Hot: a batch is framed in a fixed number of C calls."""
+
+from struct import Struct
+from typing import Final
+
+from pynsqd.wire.constants import (
+    ATTEMPTS_AT,
+    FRAME_ERROR,
+    FRAME_MESSAGE,
+    FRAME_RESPONSE,
+    ID_AT,
+    ID_LENGTH,
+    MESSAGE_HEADER,
+)
+
+_HEAD: Final = Struct(">ii")
+_STAMP: Final = Struct(">qH")
+_ATTEMPTS: Final = Struct(">H")
+_TIMESTAMP: Final = Struct(">q")
+_SIZE: Final = Struct(">i")
+
+# How many body sizes are remembered; a publisher with more distinct ones only pays for packing them again.
+_MAX_HEADS: Final = 4096
+
+
+def response(payload: bytes) -> bytes:
+    """Frame ``payload`` as a response."""
+    return _HEAD.pack(len(payload) + 4, FRAME_RESPONSE) + payload
+
+
+def error(payload: bytes) -> bytes:
+    """Frame ``payload`` as an error."""
+    return _HEAD.pack(len(payload) + 4, FRAME_ERROR) + payload
+
+
+OK: Final = response(b"OK")
+HEARTBEAT: Final = response(b"_heartbeat_")
+CLOSE_WAIT: Final = response(b"CLOSE_WAIT")
+
+
+class _Heads(dict[int, bytes]):
+    """Body length to the first eight bytes of its message frame: bodies of one size come in crowds."""
+
+    def __missing__(self, length: int) -> bytes:
+        if len(self) >= _MAX_HEADS:
+            self.clear()
+        head = _HEAD.pack(MESSAGE_HEADER - 4 + length, FRAME_MESSAGE)
+        self[length] = head
+        return head
+
+
+_heads: Final = _Heads()
+
+
+def message_frames(ids: list[bytes], bodies: list[bytes], timestamp_ns: int) -> bytes:
+    """Frame a batch of first deliveries (attempts = 1), one frame after the other.
+
+    Slice assignment and one join instead of a loop: 0.13 µs a message where pack and add cost 0.35.
+    """
+    count = len(ids)
+    parts = [_STAMP.pack(timestamp_ns, 1)] * (count * 4)
+    parts[0::4] = map(_heads.__getitem__, map(len, bodies))
+    parts[2::4] = ids
+    parts[3::4] = bodies
+    return b"".join(parts)
+
+
+def skip_frames(frames: bytes, offset: int, count: int) -> int:
+    """Return the offset behind ``count`` frames that start at ``offset``."""
+    size_at = _SIZE.unpack_from
+    for _ in range(count):
+        offset += 4 + size_at(frames, offset)[0]
+    return offset
+
+
+def split_frames(frames: bytes) -> list[bytes]:
+    """Cut frames that follow each other into single ones."""
+    single = []
+    offset = 0
+    end = len(frames)
+    while offset < end:
+        stop = offset + 4 + _SIZE.unpack_from(frames, offset)[0]
+        single.append(frames[offset:stop])
+        offset = stop
+    return single
+
+
+def message_id(frame: bytes) -> bytes:
+    """Return the 16-byte id of a message frame."""
+    return frame[ID_AT : ID_AT + ID_LENGTH]
+
+
+def timestamp_ns(frame: bytes) -> int:
+    """Return when the message of a frame was published, in ns since the epoch."""
+    stamp: int = _TIMESTAMP.unpack_from(frame, 8)[0]
+    return stamp
+
+
+def attempts(frame: bytes) -> int:
+    """Return the attempts field of a message frame."""
+    count: int = _ATTEMPTS.unpack_from(frame, ATTEMPTS_AT)[0]
+    return count
+
+
+def next_attempt(frame: bytes) -> bytes:
+    """Return the frame for the delivery after this one; attempts wrap at 65536 as in nsqd."""
+    count = (attempts(frame) + 1) & 0xFFFF
+    return frame[:ATTEMPTS_AT] + _ATTEMPTS.pack(count) + frame[ID_AT:]
