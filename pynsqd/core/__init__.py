@@ -1,0 +1,1 @@
+"""The broker: synchronous, no sockets, no clock, no log."""

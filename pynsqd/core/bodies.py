@@ -1,0 +1,38 @@
+"""The commands that carry a body: what its size may be, and the words of what can be wrong with it (PROTOCOL 1.4)."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pynsqd.options import Options
+from pynsqd.wire.errors import E_BAD_BODY, E_BAD_MESSAGE, FatalClientError
+
+
+@dataclass(frozen=True, slots=True)
+class BodyRule:
+    """How one command's body is bounded and named in its errors."""
+
+    verb: str
+    code: str
+    size_name: str
+    body_name: str
+
+    def check(self, size: int, options: Options) -> None:
+        """Raise FatalClientError unless ``size`` bytes are allowed."""
+        if self.code == E_BAD_MESSAGE:
+            if size <= 0:
+                raise FatalClientError(self.code, f"{self.verb} invalid message body size {size}")
+            if size > options.max_msg_size:
+                raise FatalClientError(self.code, f"{self.verb} message too big {size} > {options.max_msg_size}")
+        elif size > options.max_body_size:
+            raise FatalClientError(self.code, f"{self.verb} body too big {size} > {options.max_body_size}")
+        elif size <= 0:
+            raise FatalClientError(self.code, f"{self.verb} invalid body size {size}")
+
+
+BODIES: Final = {
+    "IDENTIFY": BodyRule("IDENTIFY", E_BAD_BODY, "body size", "body"),
+    "AUTH": BodyRule("AUTH", E_BAD_BODY, "body size", "body"),
+    "PUB": BodyRule("PUB", E_BAD_MESSAGE, "message body size", "message body"),
+    "DPUB": BodyRule("DPUB", E_BAD_MESSAGE, "message body size", "message body"),
+    "MPUB": BodyRule("MPUB", E_BAD_BODY, "body size", "body"),
+}

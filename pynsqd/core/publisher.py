@@ -1,0 +1,20 @@
+"""Whoever publishes: a V2 session, an HTTP connection, a route."""
+
+from typing import Protocol
+
+from pynsqd.wire.errors import StorageError
+
+
+class Publisher(Protocol):
+    """Holds the replies of one connection in the order of its requests until the turn has been committed.
+
+    A publish appends its success reply first and is then queued on the topic with the index of that reply. The
+    replies leave only after the batch of the turn is in the log, so success costs nothing more; a failed append
+    calls ``publish_failed``, which puts the error in the place of the reply.
+    """
+
+    replies: list[bytes]
+
+    def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
+        """Replace reply number ``reply``, an OK that did not come true, by the error of ``verb`` (PUB, MPUB, DPUB)."""
+        ...

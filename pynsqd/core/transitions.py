@@ -1,0 +1,25 @@
+"""Which command is legal in which state of a V2 session: the whole state machine (PROTOCOL 1.1, 1.3)."""
+
+from typing import Final
+
+# The numbers are those of ``state`` in /stats; 1 and 2 are unused by nsqd too.
+INIT: Final = 0
+SUBSCRIBED: Final = 3
+CLOSING: Final = 4
+
+_ANY: Final = (INIT, SUBSCRIBED, CLOSING)
+
+LEGAL: Final[dict[bytes, tuple[int, ...]]] = {
+    b"IDENTIFY": (INIT,),
+    b"AUTH": (INIT,),
+    b"SUB": (INIT,),
+    b"PUB": _ANY,
+    b"MPUB": _ANY,
+    b"DPUB": _ANY,
+    b"RDY": (SUBSCRIBED, CLOSING),
+    b"FIN": (SUBSCRIBED, CLOSING),
+    b"REQ": (SUBSCRIBED, CLOSING),
+    b"TOUCH": (SUBSCRIBED, CLOSING),
+    b"CLS": (SUBSCRIBED,),
+    b"NOP": _ANY,
+}
