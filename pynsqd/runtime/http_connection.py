@@ -1,0 +1,87 @@
+"""aiohttp's server side with nsqd's manners. Imports aiohttp, so ``http_server`` imports this late."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.http_parser import RawRequestMessage
+    from aiohttp.streams import StreamReader
+
+
+class HttpResponse(web.Response):
+    """A response without a Server header, as nsqd's have none."""
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        self.headers.pop("Server", None)
+
+
+class HttpConnection(web.RequestHandler):
+    """One connection.
+
+    Two things differ from aiohttp's own: a client that has shut down its side still gets the answers it asked for, as
+    from nsqd, and what is no HTTP is answered as Go answers it and not logged, since anybody can send it.
+    """
+
+    __slots__ = ("_half_closed", "reading")
+
+    def __init__(self, manager: web.Server, **settings: Any) -> None:
+        super().__init__(manager, **settings)
+        self._half_closed = False
+        self.reading: StreamReader | None = None  # the body of the request that is being answered
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp says None, asyncio lets it be a bool
+        """Stay open for the answers that are owed; a body that stays incomplete is an error to its reader."""
+        self._half_closed = True
+        self._lingering_time = 0.0  # nothing more comes that would have to be read and dropped
+        for body in (self.reading, *(body for _, body in self._messages)):
+            if body is not None and not body.is_eof():
+                body.set_exception(web.RequestPayloadError("the client has shut down its side"))
+        idle = self._waiter is not None and not self._waiter.done()
+        return not idle and self._request_count > 0
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the response, and end a half-closed connection after the last one."""
+        finished = await super().finish_response(request, resp, start_time)
+        if self._half_closed and not self._messages:
+            self.close()
+        return finished
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what could not be parsed."""
+        response = HttpResponse(text=f"{status} Bad Request", status=status)
+        response.force_close()
+        return response
+
+
+class HttpServer(web.Server):
+    """The factory of ``HttpConnection``."""
+
+    def __call__(self) -> HttpConnection:
+        """Make the protocol of a new connection."""
+        return HttpConnection(self, loop=self._loop, **self._kwargs)
+
+    def _make_request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        assert isinstance(protocol, HttpConnection)  # noqa: S101  for the type checker
+        protocol.reading = payload
+        return super()._make_request(message, payload, protocol, writer, task)
