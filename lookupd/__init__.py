@@ -1,0 +1,1 @@
+"""The discovery service: which node has which topic."""

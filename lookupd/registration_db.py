@@ -1,0 +1,178 @@
+"""Who offers what: registrations, producers and tombstones (PROTOCOL 5.2, 6). Pure; in memory only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pynsqd.wire.lookup_v1 import PeerInfo
+from pynsqd.wire.names import is_ephemeral
+
+
+@dataclass(slots=True, eq=False)
+class Producer:
+    """One identified node. ``registered`` has its channels by topic, ``tombstones`` when a topic's was set, in ns."""
+
+    info: PeerInfo
+    last_update_ns: int
+    registered: dict[str, set[str]] = field(default_factory=dict)
+    tombstones: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        """The peer's ip:port, which is what nsqlookupd knows a producer by."""
+        return self.info.remote_address
+
+    @property
+    def node(self) -> str:
+        """The name under which /topic/tombstone knows the producer."""
+        return f"{self.info.broadcast_address}:{self.info.http_port}"
+
+
+@dataclass(slots=True)
+class _Topic:
+    # Dicts without values, for they keep their order.
+    producers: dict[Producer, None] = field(default_factory=dict)
+    channels: dict[str, dict[Producer, None]] = field(default_factory=dict)
+
+
+class RegistrationDB:
+    """All registrations, indexed by topic and by producer, so that no operation looks at more than it is about.
+
+    A topic or channel outlives its producers until it is deleted over HTTP; ephemeral ones go with the UNREGISTER of
+    their last producer.
+    """
+
+    def __init__(self, inactive_producer_timeout_ns: int, tombstone_lifetime_ns: int) -> None:
+        self._inactive_producer_timeout_ns = inactive_producer_timeout_ns
+        self._tombstone_lifetime_ns = tombstone_lifetime_ns
+        self._producers: dict[Producer, None] = {}
+        self._topics: dict[str, _Topic] = {}
+
+    # ---- what nodes do
+
+    def add_producer(self, info: PeerInfo, now_ns: int) -> Producer:
+        """Add an identified node."""
+        producer = Producer(info, now_ns)
+        self._producers[producer] = None
+        return producer
+
+    def remove_producer(self, producer: Producer) -> None:
+        """Forget a node that has disconnected; its topics and channels stay."""
+        self._producers.pop(producer, None)
+        for name in list(producer.registered):
+            self._withdraw(producer, name)
+
+    def register(self, producer: Producer, topic: str, channel: str = "") -> None:
+        """Note that ``producer`` has the topic and, unless it is empty, the channel. Once more changes nothing."""
+        entry = self._entry(topic)
+        entry.producers[producer] = None
+        channels = producer.registered.setdefault(topic, set())
+        if channel:
+            entry.channels.setdefault(channel, {})[producer] = None
+            channels.add(channel)
+
+    def unregister(self, producer: Producer, topic: str, channel: str = "") -> None:
+        """Take ``producer`` off the channel or, if that is empty, off the topic and all its channels."""
+        entry = self._topics.get(topic)
+        if entry is None:
+            return
+        if not channel:
+            self._withdraw(producer, topic)
+            if is_ephemeral(topic) and not entry.producers:
+                del self._topics[topic]
+        elif (producers := entry.channels.get(channel)) is not None:
+            producers.pop(producer, None)
+            producer.registered.get(topic, set()).discard(channel)
+            if is_ephemeral(channel) and not producers:
+                del entry.channels[channel]
+
+    def _entry(self, topic: str) -> _Topic:
+        return self._topics.setdefault(topic, _Topic())
+
+    def _withdraw(self, producer: Producer, topic: str) -> None:
+        entry = self._topics[topic]
+        for channel in producer.registered.pop(topic, ()):
+            del entry.channels[channel][producer]
+        entry.producers.pop(producer, None)
+        producer.tombstones.pop(topic, None)
+
+    # ---- what operators do
+
+    def create_topic(self, topic: str) -> None:
+        """Add a topic without a producer, if it is not there."""
+        self._entry(topic)
+
+    def create_channel(self, topic: str, channel: str) -> None:
+        """Add a channel, and its topic, without a producer, if they are not there."""
+        self._entry(topic).channels.setdefault(channel, {})
+
+    def delete_topic(self, topic: str) -> None:
+        """Remove a topic with its channels and all registrations for them; nothing if there is none."""
+        entry = self._topics.pop(topic, None)
+        if entry is not None:
+            for producer in entry.producers:
+                del producer.registered[topic]
+                producer.tombstones.pop(topic, None)
+
+    def delete_channel(self, topic: str, channel: str) -> bool:
+        """Remove a channel and the registrations for it; tell whether it was there."""
+        entry = self._topics.get(topic)
+        producers = entry.channels.pop(channel, None) if entry else None
+        if producers is None:
+            return False
+        for producer in producers:
+            producer.registered[topic].discard(channel)
+        return True
+
+    def tombstone(self, topic: str, node: str, now_ns: int) -> None:
+        """Hide from ``lookup`` the producers of ``topic`` whose ``node`` this is, for the tombstone lifetime."""
+        entry = self._topics.get(topic)
+        for producer in entry.producers if entry else ():
+            if producer.node == node:
+                producer.tombstones[topic] = now_ns
+
+    # ---- what clients ask
+
+    def topics(self) -> list[str]:
+        """Return the names of all topics, also of those without a producer."""
+        return list(self._topics)
+
+    def channels(self, topic: str) -> list[str]:
+        """Return the channels of ``topic``; none for an unknown one."""
+        entry = self._topics.get(topic)
+        return list(entry.channels) if entry else []
+
+    def lookup(self, topic: str, now_ns: int) -> list[Producer] | None:
+        """Return the active producers of ``topic`` that are not tombstoned for it, or None if it is unknown."""
+        entry = self._topics.get(topic)
+        if entry is None:
+            return None
+        return [
+            producer
+            for producer in entry.producers
+            if self._is_active(producer, now_ns) and not self.is_tombstoned(producer, topic, now_ns)
+        ]
+
+    def nodes(self, now_ns: int) -> list[Producer]:
+        """Return the active producers, tombstoned or not."""
+        return [producer for producer in self._producers if self._is_active(producer, now_ns)]
+
+    def is_tombstoned(self, producer: Producer, topic: str, now_ns: int) -> bool:
+        """Tell whether ``producer`` is hidden for ``topic`` now."""
+        at_ns = producer.tombstones.get(topic)
+        return at_ns is not None and now_ns - at_ns < self._tombstone_lifetime_ns
+
+    def registrations(self) -> Iterator[tuple[str, list[tuple[Producer, int | None]]]]:
+        """Go through all that has a producer, as ``<category>:<key>:<subkey>``, with when each was tombstoned in ns."""
+        if self._producers:
+            yield "client::", [(producer, None) for producer in self._producers]
+        for name, topic in self._topics.items():
+            if topic.producers:
+                yield f"topic:{name}:", [(producer, producer.tombstones.get(name)) for producer in topic.producers]
+            for channel, producers in topic.channels.items():
+                if producers:
+                    yield f"channel:{name}:{channel}", [(producer, None) for producer in producers]
+
+    def _is_active(self, producer: Producer, now_ns: int) -> bool:
+        return now_ns - producer.last_update_ns <= self._inactive_producer_timeout_ns
