@@ -1,0 +1,1 @@
+"""A message broker that any standard NSQ client uses unchanged."""

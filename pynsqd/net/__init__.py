@@ -1,0 +1,1 @@
+"""The data sockets: asyncio protocols around the sans-I/O sessions."""

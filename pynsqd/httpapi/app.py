@@ -1,0 +1,167 @@
+"""The general path of the node's HTTP port: every route, by aiohttp (PROTOCOL 2)."""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol
+
+from anyio import to_thread
+
+from pynsqd.httpapi.config import ConfigApi
+from pynsqd.httpapi.debug import DebugApi
+from pynsqd.httpapi.publish import STORAGE_FAILED, Target, ping, publish, read_target, too_big
+from pynsqd.httpapi.stats import StatsApi
+from pynsqd.httpapi.topics import TopicsApi
+from pynsqd.options import expanded_statsd_prefix
+from pynsqd.runtime.http import HttpRequest, Reply, Router, failure, http_server, v1
+from pynsqd.wire.constants import NSQ_VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from pynsqd.net.turn import Turn
+    from pynsqd.options import Options
+    from pynsqd.runtime.http_connection import HttpServer
+    from pynsqd.runtime.kinds import LogLevel
+    from pynsqd.wire.errors import StorageError
+
+
+class LogControl(Protocol):
+    """The log of the node."""
+
+    level: LogLevel
+
+    @property
+    def logger(self) -> FilteringBoundLogger:
+        """Where to log."""
+        ...
+
+
+class Peers(Protocol):
+    """Those who keep in touch with the lookupds."""
+
+    def set_addresses(self, addresses: Iterable[str]) -> None:
+        """Stay connected to these and to no others from now on."""
+        ...
+
+
+class Node:
+    """What HTTP can see and change of a node. ``options`` are those in force: ports and prefix filled in."""
+
+    def __init__(
+        self, turn: Turn, options: Options, logs: LogControl, peers: Peers, *, tcp_port: int, http_port: int
+    ) -> None:
+        """Take the ports that are listened on; -1 for a Unix socket."""
+        self.turn = turn
+        self.logs = logs
+        self.peers = peers
+        self.tcp_port = tcp_port
+        self.http_port = http_port
+        self.started_ns = time.time_ns()
+        self.hostname = socket.gethostname()
+        broadcast_http_port = options.broadcast_http_port or max(http_port, 0)
+        self.options = replace(
+            options,
+            broadcast_tcp_port=options.broadcast_tcp_port or max(tcp_port, 0),
+            broadcast_http_port=broadcast_http_port,
+            statsd_prefix=expanded_statsd_prefix(options.statsd_prefix, options.broadcast_address, broadcast_http_port),
+        )
+
+
+async def general_path(node: Node) -> HttpServer:
+    """Return the protocol factory of the general path. Takes as long as the import of aiohttp, but not the loop."""
+    await to_thread.run_sync(import_module, "pynsqd.runtime.http_connection")
+    return http_server(build_router(node), node.logs.logger)
+
+
+def build_router(node: Node) -> Router:
+    """Return all routes of a node."""
+    router = Router()
+    InfoApi(node).add_routes(router)
+    PublishApi(node).add_routes(router)
+    StatsApi(node).add_routes(router)
+    TopicsApi(node.turn).add_routes(router)
+    ConfigApi(node).add_routes(router)
+    DebugApi().add_routes(router)
+    return router
+
+
+class InfoApi:
+    """/ping and /info."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def add_routes(self, router: Router) -> None:
+        """Add the routes."""
+        router.add("GET", "/ping", self.ping)
+        router.add("GET", "/info", self.info)
+
+    async def ping(self, request: HttpRequest) -> Reply:
+        """Say whether the node is well."""
+        return ping(self._node.turn.broker)
+
+    async def info(self, request: HttpRequest) -> Reply:
+        """Say who the node is (PROTOCOL 2.3)."""
+        options = self._node.options
+        return v1(
+            {
+                "version": NSQ_VERSION,
+                "broadcast_address": options.broadcast_address,
+                "hostname": self._node.hostname,
+                "http_port": self._node.http_port,
+                "tcp_port": self._node.tcp_port,
+                "start_time": self._node.started_ns // 1_000_000_000,
+                "max_heartbeat_interval": options.max_heartbeat_interval_ns,
+                "max_output_buffer_size": options.max_output_buffer_size,
+                "max_output_buffer_timeout": options.max_output_buffer_timeout_ns,
+                "max_deflate_level": options.max_deflate_level,
+            }
+        )
+
+
+class PublishApi:
+    """/pub and /mpub for whatever the ingest hands over."""
+
+    def __init__(self, node: Node) -> None:
+        self._turn = node.turn
+
+    def add_routes(self, router: Router) -> None:
+        """Add the routes."""
+        router.add("POST", "/pub", self.publish)
+        router.add("POST", "/mpub", self.publish)
+
+    async def publish(self, request: HttpRequest) -> Reply:
+        """Publish a message, or a batch; the answer waits until it is in the log."""
+        broker = self._turn.broker
+        target = read_target(request.path, request.raw_query, broker.options)
+        if target.batch and target.refusal is not None:  # nsqd looks at the query of a batch first
+            return target.refusal
+        body = await request.body(target.limit)
+        if body is None:
+            return too_big(target)
+        return await self._publish(target, body)
+
+    async def _publish(self, target: Target, body: bytes) -> Reply:
+        publisher = _Publisher()
+        refusal = publish(self._turn.broker, target, body, publisher, b"OK")
+        await self._turn.committed()
+        if refusal is not None:
+            return refusal
+        return failure(503, STORAGE_FAILED) if publisher.failed else v1("OK")
+
+
+class _Publisher:
+    """Hears whether one publish came true (core.publisher)."""
+
+    def __init__(self) -> None:
+        self.replies: list[bytes] = []
+        self.failed = False
+
+    def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
+        self.failed = True

@@ -1,0 +1,374 @@
+"""The node's HTTP port. POST /pub, POST /mpub and GET /ping are answered in place, the rest by the general path.
+
+A client sends the same head again and again, so a head is parsed once, by httptools, and then known by its bytes:
+what is left per request is a find, a dict lookup and two slices. Whatever is unusual (another path, a chunked body,
+``Expect``, a body that is too big, a head that httptools refuses) is handed over with the bytes read so far to the
+general path (``runtime.http``), which has its own /pub, /mpub and /ping with the very same answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, cast
+
+import httptools
+
+from pynsqd.httpapi.publish import STORAGE_FAILED, Target, ping, publish, read_target
+from pynsqd.runtime.http import Reply, failure, v1
+
+if TYPE_CHECKING:
+    from pynsqd.net.turn import Turn
+    from pynsqd.options import Options
+    from pynsqd.wire.errors import StorageError
+
+_MAX_HEAD: Final = 8192  # bytes; a longer head is the general path's to judge
+_KNOWN_HEADS: Final = 2048  # kept at a time
+_MAX_KNOWN_HEAD: Final = 1024  # bytes; longer ones are parsed each time, which bounds what is kept
+
+_SWEEP_S: Final = 5
+_HALF_SENT_S: Final = 60  # without a byte of a request that has begun, or without the client taking its answers
+_IDLE_S: Final = 3630  # between requests; longer than the keep-alive of the usual proxies
+
+# How an answer says its version and what becomes of the connection, as Go does it: HTTP/1.1 kept and closed,
+# HTTP/1.0 kept and closed.
+_STYLES: Final = (
+    ("HTTP/1.1", ""),
+    ("HTTP/1.1", "Connection: close\r\n"),
+    ("HTTP/1.0", "Connection: keep-alive\r\n"),
+    ("HTTP/1.0", ""),
+)
+_REASONS: Final = {
+    200: "OK",
+    400: "Bad Request",
+    413: "Request Entity Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+def encode_reply(reply: Reply, style: int, date: str) -> bytes:
+    """Put ``reply`` on the wire in one of the styles of HTTP/1.0 and 1.1."""
+    version, connection = _STYLES[style]
+    headers = "".join(f"{name}: {value}\r\n" for name, value in reply.headers)
+    head = (
+        f"{version} {reply.status} {_REASONS[reply.status]}\r\n{connection}{headers}"
+        f"Date: {date}\r\nContent-Length: {len(reply.body)}\r\n\r\n"
+    )
+    return head.encode() + reply.body
+
+
+def _style_of(answer: bytes) -> int:
+    """Return the style that ``answer`` was encoded in."""
+    second_line = answer.split(b"\r\n", 2)[1]
+    closing = second_line == b"Connection: close"
+    if answer.startswith(b"HTTP/1.1"):
+        return 1 if closing else 0
+    return 2 if second_line == b"Connection: keep-alive" else 3
+
+
+class Head:
+    """What the head of a request asks for; ``target`` is None for /ping."""
+
+    __slots__ = ("body_length", "close", "style", "target")
+
+    def __init__(self, target: Target | None, body_length: int, style: int) -> None:
+        self.target = target
+        self.body_length = body_length
+        self.style = style
+        self.close = style % 2 == 1
+
+
+class _HeadReader:
+    """Takes the callbacks of httptools for one head."""
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.content_length = 0
+        self.begun = 0
+        self.hosts = 0
+        self.plain = True  # nothing that only the general path handles
+
+    def on_message_begin(self) -> None:
+        self.begun += 1
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-length":
+            self.content_length = int(value)
+        elif name == b"host":
+            self.hosts += 1
+        elif name in (b"transfer-encoding", b"expect"):
+            self.plain = False
+
+    def on_body(self, _: bytes) -> None:
+        self.plain = False  # httptools saw the head end earlier than its first empty line with carriage returns
+
+
+def read_head(raw: bytes, options: Options) -> Head | None:
+    """Parse the head of one request, its empty line included; None if the request is the general path's."""
+    reader = _HeadReader()
+    parser = httptools.HttpRequestParser(reader)
+    try:
+        parser.feed_data(raw)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError):
+        return None
+    version = parser.get_http_version()
+    if not reader.plain or reader.begun != 1 or version not in ("1.0", "1.1"):
+        return None
+    if reader.hosts != 1 and version == "1.1":
+        return None
+    style = (0 if version == "1.1" else 2) + (0 if parser.should_keep_alive() else 1)
+    path, _, query = reader.url.decode("utf-8", "surrogateescape").partition("?")
+    method = parser.get_method()
+    if method == b"GET" and path == "/ping" and not reader.content_length:
+        return Head(None, 0, style)
+    if method != b"POST" or path not in ("/pub", "/mpub"):
+        return None
+    target = read_target(path, query, options)
+    return Head(target, reader.content_length, style) if reader.content_length <= target.limit else None
+
+
+class Ingest:
+    """The HTTP side of a node: makes the protocol of each connection, and holds what they share.
+
+    ``connection`` is the protocol factory of the listener. ``serve_general`` says who answers the rest; requests that
+    come before (the general path's imports take a quarter of a second) wait for it.
+    """
+
+    def __init__(self, turn: Turn, options: Options) -> None:
+        self.turn = turn
+        self.options = options
+        self.general: Callable[[], asyncio.Protocol] | None = None
+        self.parked: list[IngestConnection] = []
+        self.connections: set[IngestConnection] = set()
+        self.heads: dict[bytes, Head] = {}
+        self.second = 0  # counts while there are connections
+        self.date = ""
+        self.ok: list[bytes] = []  # the answer to a publish in each style
+        self._clock: asyncio.TimerHandle | None = None
+
+    def connection(self) -> asyncio.Protocol:
+        """Make the protocol of a new connection."""
+        if self._clock is None:
+            self._start_second()
+        return IngestConnection(self)
+
+    def serve_general(self, factory: Callable[[], asyncio.Protocol]) -> None:
+        """Hand what is not answered in place to protocols made by ``factory``: from now on, and what has waited."""
+        self.general = factory
+        parked, self.parked = self.parked, []
+        for connection in parked:
+            connection.hand_over()
+
+    def close(self) -> None:
+        """Close every connection that has not been handed over; answers already written still leave."""
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+        for connection in tuple(self.connections):
+            connection.close()
+
+    def learn(self, raw: bytes) -> Head | None:
+        """Read a head and know it by its bytes from now on; None if the request is the general path's."""
+        head = read_head(raw, self.options)
+        if head is not None and len(raw) <= _MAX_KNOWN_HEAD:
+            if len(self.heads) >= _KNOWN_HEADS:
+                self.heads.clear()
+            self.heads[raw] = head
+        return head
+
+    def _start_second(self) -> None:
+        self.second += 1
+        self.date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
+        self.ok = [encode_reply(v1("OK"), style, self.date) for style in range(len(_STYLES))]
+        self._clock = asyncio.get_running_loop().call_later(1.0, self._end_second)
+
+    def _end_second(self) -> None:
+        self._clock = None
+        if self.connections:
+            self._start_second()
+        if self.second % _SWEEP_S == 0:
+            for connection in tuple(self.connections):
+                connection.sweep(self.second)
+
+
+class IngestConnection(asyncio.Protocol):
+    """One HTTP connection until it is handed over. A Publisher, and Flushable by the turn."""
+
+    __slots__ = (
+        "_closing",
+        "_eof",
+        "_heard",
+        "_ingest",
+        "_pending",
+        "_rest",
+        "_stuck",
+        "_transport",
+        "_wanted",
+        "replies",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(self, ingest: Ingest) -> None:
+        self.replies: list[bytes] = []
+        self._ingest = ingest
+        self._heard = ingest.second
+        self._pending = bytearray()  # the beginning of a request
+        self._wanted = 0  # bytes that must be pending before it is worth looking again
+        self._rest: bytes | None = None  # what the general path is to begin with
+        self._closing = False  # after the next flush, or closed already
+        self._eof = False
+        self._stuck = False  # the client does not take its answers
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to be swept."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._ingest.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget what was not finished."""
+        self._closing = True
+        self._rest = None
+        self._ingest.connections.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer the requests that are complete; their answers leave at the end of the turn."""
+        self._heard = self._ingest.second
+        if self._closing:
+            return
+        if self._rest is not None:
+            self._rest += data
+            return
+        if self._pending:
+            self._pending += data
+            if len(self._pending) < self._wanted:
+                return
+            data = bytes(self._pending)
+            self._pending.clear()
+        self._take(data)
+        self._proceed()
+
+    def _take(self, data: bytes) -> None:
+        ingest = self._ingest
+        heads = ingest.heads
+        start, end = 0, len(data)
+        while start < end:
+            body_at = data.find(b"\r\n\r\n", start, start + _MAX_HEAD) + 4
+            if body_at < 4:
+                self._await_head(data[start:])
+                return
+            raw = data[start:body_at]
+            head = heads.get(raw) or ingest.learn(raw)
+            if head is None:
+                self._rest = data[start:]
+                return
+            stop = body_at + head.body_length
+            if stop > end:
+                self._pending += data[start:]
+                self._wanted = stop - start
+                return
+            self._answer(head, data[body_at:stop])
+            if head.close:
+                self._closing = True
+                return
+            start = stop
+
+    def _answer(self, head: Head, body: bytes) -> None:
+        ingest = self._ingest
+        broker = ingest.turn.broker
+        if head.target is None:
+            reply: Reply | None = ping(broker)
+        else:
+            reply = publish(broker, head.target, body, self, ingest.ok[head.style])
+        if reply is not None:
+            self.replies.append(encode_reply(reply, head.style, ingest.date))
+
+    def _await_head(self, data: bytes) -> None:
+        """Wait for the rest of a head, unless only the general path can tell: it is too long, or has bare newlines."""
+        if len(data) >= _MAX_HEAD or b"\n\n" in data:
+            self._rest = data
+        else:
+            self._pending += data
+            self._wanted = 0
+
+    def _proceed(self) -> None:
+        """Let the turn send the replies; what comes after them has to wait for that."""
+        if self.replies:
+            self._ingest.turn.touch(self)
+        elif self._rest is not None:
+            self.hand_over()
+
+    def flush(self) -> None:
+        """Write the replies of this turn (Flushable)."""
+        replies, self.replies = self.replies, []
+        if not self._transport.is_closing():
+            self._transport.write(b"".join(replies))
+        if self._rest is not None:
+            self.hand_over()
+        elif self._closing:
+            self._transport.close()
+
+    def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
+        """Answer 503 in the place of an OK that did not come true (Publisher)."""
+        style = _style_of(self.replies[reply])
+        self.replies[reply] = encode_reply(failure(503, STORAGE_FAILED), style, self._ingest.date)
+
+    def hand_over(self) -> None:
+        """Let the general path take the connection, as if it had been its own from ``_rest`` on."""
+        general, rest, transport = self._ingest.general, self._rest, self._transport
+        if general is None:
+            transport.pause_reading()
+            self._ingest.parked.append(self)
+            return
+        if rest is None:  # the client left while it waited
+            return
+        self._ingest.connections.discard(self)
+        protocol = general()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        if self._stuck:
+            protocol.pause_writing()
+        if not self._eof:
+            transport.resume_reading()
+        protocol.data_received(rest)
+        if self._eof and not protocol.eof_received():
+            transport.close()
+
+    def eof_received(self) -> bool:
+        """Keep the connection for the answers that are owed: nsqd answers a client that has shut down its side."""
+        self._eof = True
+        if self._pending:  # what is said to half a request is the general path's to know
+            self._rest = bytes(self._pending)
+            self._proceed()
+        elif self._rest is None:
+            self._closing = True
+        return bool(self.replies) or self._rest is not None
+
+    def pause_writing(self) -> None:
+        """Read no more requests from a client that does not take its answers."""
+        self._stuck = True
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """Go on reading."""
+        self._stuck = False
+        self._heard = self._ingest.second
+        if self._rest is None:
+            self._transport.resume_reading()
+
+    def sweep(self, second: int) -> None:
+        """Drop the connection if nothing has moved for too long."""
+        begun = self._pending or self._stuck or self._closing or self._rest is not None
+        if second - self._heard >= (_HALF_SENT_S if begun else _IDLE_S):
+            self._transport.abort()
+
+    def close(self) -> None:
+        """Close the connection once what was written has left."""
+        self._closing = True
+        self._transport.close()

@@ -1,0 +1,161 @@
+"""What POST /pub and POST /mpub ask for (PROTOCOL 2.2, 2.4). No sockets: both HTTP paths go through here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from pynsqd.runtime.http import HttpError, Reply, argument, failure, parse_query, plain
+from pynsqd.wire.errors import StorageError
+from pynsqd.wire.names import is_valid_name
+
+if TYPE_CHECKING:
+    from pynsqd.core.broker import Broker
+    from pynsqd.core.publisher import Publisher
+    from pynsqd.options import Options
+
+# What could not be stored is refused with 503 and this; nsqd says EXITING, whatever the cause (DEVIATIONS).
+STORAGE_FAILED: Final = "STORAGE_FAILED"
+
+_INT32: Final = Struct(">i")
+_NS_PER_MS: Final = 1_000_000
+# What Go's ParseInt takes and is not negative; int() alone would take spaces, underscores and digits of all scripts.
+_DEFER: Final = re.compile(r"\+?0*([0-9]{1,19})|-0+")
+_BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a publish goes, as its query says; worth keeping, since clients ask the same again and again.
+
+    ``refusal`` is the answer to a bad query. It may still name a topic, which then exists afterwards: nsqd creates
+    it before it looks at ``defer``.
+    """
+
+    batch: bool  # /mpub
+    limit: int  # longest body in bytes
+    topic: str = ""
+    delay_ns: int = 0
+    binary: bool = False
+    refusal: Reply | None = None
+
+
+def read_target(path: str, raw_query: str, options: Options) -> Target:
+    """Read the query of a POST to ``path``, which is /pub or /mpub."""
+    batch = path == "/mpub"
+    limit = options.max_body_size if batch else options.max_msg_size
+    topic = ""
+    try:
+        query = parse_query(raw_query)
+        topic = topic_name(query)
+        delay_ns = 0 if batch else _delay_ns(query, options.max_req_timeout_ns)
+    except HttpError as error:
+        return Target(batch, limit, topic, refusal=failure(error.status, error.text))
+    return Target(batch, limit, topic, delay_ns, batch and boolean(query, "binary", absent=False))
+
+
+def topic_name(query: dict[str, str]) -> str:
+    """Return the parameter ``topic`` of /pub, /mpub and /topic/*.
+
+    Raises:
+        HttpError: 400 MISSING_ARG_TOPIC or INVALID_TOPIC.
+    """
+    name = argument(query, "topic")
+    if not is_valid_name(name):
+        raise HttpError(400, "INVALID_TOPIC")
+    return name
+
+
+def boolean(query: dict[str, str], name: str, *, absent: bool) -> bool:
+    """Return a boolean parameter: true, 1, false, 0, and anything else counts as true (PROTOCOL 2.4, 2.5)."""
+    return _BOOLEANS.get(query[name], True) if name in query else absent
+
+
+def _delay_ns(query: dict[str, str], most_ns: int) -> int:
+    text = query.get("defer")
+    if text is None:
+        return 0
+    match = _DEFER.fullmatch(text)
+    delay_ns = int(match[1] or 0) * _NS_PER_MS if match else -1
+    if not 0 <= delay_ns <= most_ns:
+        raise HttpError(400, "INVALID_DEFER")
+    return delay_ns
+
+
+def too_big(target: Target) -> Reply:
+    """Answer a body longer than ``target.limit``; the connection ends, since the rest of it is not read."""
+    return failure(413, "BODY_TOO_BIG" if target.batch else "MSG_TOO_BIG", close=True)
+
+
+def ping(broker: Broker) -> Reply:
+    """Answer GET /ping."""
+    return plain(broker.health, 200 if broker.health == "OK" else 500)
+
+
+def publish(broker: Broker, target: Target, body: bytes, publisher: Publisher, ok: bytes) -> Reply | None:
+    """Publish ``body``, at most ``target.limit`` bytes, and append the success reply ``ok`` to the publisher's replies.
+
+    Returns the answer instead when the request is refused.
+    """
+    if not body and not target.batch:
+        return failure(400, "MSG_EMPTY")
+    try:
+        topic = broker.topics.get(target.topic) or (broker.topic(target.topic) if target.topic else None)
+        if topic is None or target.refusal is not None:
+            return target.refusal
+        if target.batch:
+            split = split_binary if target.binary else split_lines
+            bodies = split(body, broker.options)
+            publisher.replies.append(ok)
+            if bodies:
+                topic.publish(bodies, publisher, "MPUB")
+        elif target.delay_ns:
+            publisher.replies.append(ok)
+            topic.publish_deferred(body, target.delay_ns, publisher, "PUB")
+        else:
+            publisher.replies.append(ok)
+            topic.publish([body], publisher, "PUB")
+    except HttpError as error:
+        return failure(error.status, error.text)
+    except StorageError:
+        return failure(503, STORAGE_FAILED)
+    return None
+
+
+def split_lines(body: bytes, options: Options) -> list[bytes]:
+    r"""Split a text batch at ``\n``; empty messages are skipped and ``\r`` is kept.
+
+    Raises:
+        HttpError: 413 MSG_TOO_BIG.
+    """
+    bodies = [line for line in body.split(b"\n") if line]
+    if bodies and max(map(len, bodies)) > options.max_msg_size:
+        raise HttpError(413, "MSG_TOO_BIG")
+    return bodies
+
+
+def split_binary(body: bytes, options: Options) -> list[bytes]:
+    """Split a binary batch: a count, then that many messages, each behind its size. What follows them is ignored.
+
+    Raises:
+        HttpError: 413 BAD_BODY for the count, BAD_MESSAGE for a message.
+    """
+    if len(body) < 4:
+        raise HttpError(413, "BAD_BODY")
+    (count,) = _INT32.unpack_from(body)
+    if not 0 < count <= (options.max_body_size - 4) // 5:
+        raise HttpError(413, "BAD_BODY")
+    bodies: list[bytes] = []
+    at, end = 4, len(body)
+    for _ in range(count):
+        start = at + 4
+        if start > end:
+            raise HttpError(413, "BAD_MESSAGE")
+        (size,) = _INT32.unpack_from(body, at)
+        at = start + size
+        if not 0 < size <= options.max_msg_size or at > end:
+            raise HttpError(413, "BAD_MESSAGE")
+        bodies.append(body[start:at])
+    return bodies

@@ -1,0 +1,85 @@
+"""The socket of one V2 client: bytes ↔ session, one write a turn. Hot."""
+
+import asyncio
+from typing import cast
+
+from pynsqd.core.session import Session
+from pynsqd.net.turn import Turn
+
+# Above this many unwritten bytes the peer is slow and gets no more messages until it has read most of them.
+_HIGH_WATER = 1 << 18
+
+# How long a peer may take to read what was written before a close.
+_LINGER_S = 5.0
+
+
+class Connection(asyncio.BufferedProtocol):
+    """Feeds a session and writes what it has to say at the end of the turn."""
+
+    __slots__ = ("_session", "_transport", "_turn")
+
+    _session: Session
+    _transport: asyncio.Transport
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start the session."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        self._transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._session = self._turn.broker.session(self, remote_address(self._transport), self._turn.now_ns())
+        self._turn.schedule()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Lend the turn's buffer for one read."""
+        return self._turn.receive_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand what was read to the session."""
+        self._session.receive(bytes(self._turn.receive_buffer[:nbytes]), self._turn.now_ns())
+        self._turn.touch(self)
+
+    def eof_received(self) -> bool:
+        """Let the session answer a body that was cut short; the end of the turn closes."""
+        self._session.eof()
+        self._turn.touch(self)
+        return True
+
+    def flush(self) -> None:
+        """Write what the session has to say; close when it is done."""
+        output = self._session.take_output()
+        if output:
+            self._transport.write(output[0] if len(output) == 1 else b"".join(output))
+        if self._session.closing:
+            self._close()
+        elif output and self._turn.broker.dirty:
+            self._turn.schedule()  # written messages make room for more
+
+    def _close(self) -> None:
+        self._transport.close()
+        if self._transport.get_write_buffer_size():
+            self._turn.later(_LINGER_S, self._transport.abort)
+
+    def pause_writing(self) -> None:
+        """The peer does not keep up."""
+        self._session.pause_writing(self._turn.now_ns())
+
+    def resume_writing(self) -> None:
+        """The peer has read most of what was waiting."""
+        self._session.resume_writing()
+        self._turn.schedule()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let the session give back what it holds."""
+        self._session.closed()
+        self._turn.schedule()
+
+
+def remote_address(transport: asyncio.Transport) -> str:
+    """Return ``host:port`` of the peer as Go prints it, ``@`` on a Unix socket (PROTOCOL 2.5)."""
+    name = transport.get_extra_info("peername")
+    if not isinstance(name, tuple):
+        return "@"
+    host, port = name[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,106 @@
+"""The turn of the loop: everything that was ready has been read; now append, acknowledge, deliver, write. Hot."""
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic_ns, time_ns
+from typing import Protocol
+
+from pynsqd.core.broker import Broker
+from pynsqd.core.changes import Change
+
+# What one read can bring. One buffer serves every connection, since each read is copied out before the next.
+# (A plain asyncio.Protocol allocates 256 KiB a read.)
+_RECEIVE_BUFFER = 1 << 18
+
+
+class Flushable(Protocol):
+    """A connection with replies to write."""
+
+    def flush(self) -> None:
+        """Write them, in one write."""
+        ...
+
+
+class Turn:
+    """Ends the broker's turn once after all sockets that were ready, and at its due times.
+
+    ``on_changes`` is called with what was created, deleted or paused before any reply of the turn leaves.
+    """
+
+    def __init__(self, broker: Broker, on_changes: Callable[[list[Change]], None]) -> None:
+        self.broker = broker
+        self.receive_buffer = memoryview(bytearray(_RECEIVE_BUFFER))
+        self._on_changes = on_changes
+        self._loop = asyncio.get_running_loop()
+        self._scheduled = False
+        self._touched: dict[Flushable, None] = {}
+        self._committed: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._alarm_ns = 0
+
+    @staticmethod
+    def now_ns() -> int:
+        """Return the broker's clock: monotonic, in ns."""
+        return monotonic_ns()
+
+    def touch(self, connection: Flushable) -> None:
+        """Flush ``connection`` at the end of this turn."""
+        self._touched[connection] = None
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._end)
+
+    def schedule(self) -> None:
+        """Make sure that the turn ends: something has changed in the broker."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._end)
+
+    async def committed(self) -> None:
+        """Wait for the end of this turn: what was published is in the log, what was changed is saved."""
+        if self._committed is None:
+            self._committed = self._loop.create_future()
+        self.schedule()
+        await asyncio.shield(self._committed)
+
+    def _end(self) -> None:
+        self._scheduled = False
+        broker = self.broker
+        broker.end_turn(monotonic_ns(), time_ns())
+        changes = broker.take_changes()
+        if changes:
+            self._on_changes(changes)
+        touched, self._touched = self._touched, {}
+        for session in broker.take_output():
+            session.flush()
+        for connection in touched:
+            connection.flush()
+        if self._committed is not None:
+            self._committed.set_result(None)
+            self._committed = None
+        if broker.dirty or broker.publishing:
+            self.schedule()
+        self._arm(broker.next_due_ns)
+
+    def _arm(self, due_ns: int) -> None:
+        """Set the one timer of the node, if what it is set to is not early enough."""
+        if not due_ns or (self._alarm is not None and self._alarm_ns <= due_ns):
+            return
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm_ns = due_ns
+        self._alarm = self._loop.call_later(max(0, due_ns - monotonic_ns()) / 1e9, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self.schedule()
+
+    def later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call ``callback`` in a while: for what is rare and not the broker's."""
+        self._loop.call_later(seconds, callback)
+
+    def close(self) -> None:
+        """Set no more timers."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
