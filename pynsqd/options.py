@@ -6,7 +6,6 @@ one new field here. Fields are named as their config keys, durations with ``_ns`
 
 # ruff: noqa: RUF009  # option() is dataclasses.field() with its metadata spelled out
 
-import math
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
@@ -326,7 +325,7 @@ def checked(options: Options) -> Options:
     if options.tls_required is not TlsRequired.NO and not (options.tls_cert or options.tls_key):
         raise ValueError("cannot require TLS client connections without TLS key and cert")
     for percentile in options.e2e_processing_latency_percentiles:
-        if math.isnan(percentile) or not 0 < percentile <= 1:
+        if not 0 < percentile <= 1:
             raise ValueError(f"invalid E2E processing latency percentile: {show_float(percentile)}")
     if options.statsd_address and options.statsd_interval_ns <= SECOND:
         raise ValueError("--statsd-interval must be more than 1s")

@@ -62,7 +62,7 @@ def _fraction(digits: str, unit: int) -> int:
     value, scale = 0, 1.0
     for digit in digits:
         longer = value * 10 + int(digit)
-        if value > _LARGEST // 10 or longer > _LARGEST + 1:
+        if longer > _LARGEST + 1:
             break
         value, scale = longer, scale * 10
     return int(value * (unit / scale))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from aiohttp import web
     from structlog.typing import FilteringBoundLogger
 
+    from pynsqd.runtime.http_connection import HttpServer
+
 _NSQ_HEADER: Final = ("X-Nsq-Content-Type", "nsq; version=1.0")
 _TEXT_HEADER: Final = ("Content-Type", "text/plain; charset=utf-8")
 _JSON_HEADERS: Final = (("Content-Type", "application/json; charset=utf-8"), _NSQ_HEADER)
@@ -75,7 +77,10 @@ def encode_json(value: object) -> bytes:
     Floats come as Python prints them; pass those through ``json_number`` first.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return _GO_ESCAPES.sub(_go_escape, text).encode()
+    # Hardly any answer has one of them, and a long one is searched much faster than it is rewritten.
+    if "<" in text or ">" in text or "&" in text or not text.isascii():
+        text = _GO_ESCAPES.sub(_go_escape, text)
+    return text.encode()
 
 
 def json_number(value: float) -> int | float:
@@ -182,6 +187,11 @@ class HttpRequest:
         """
         if (self.web.content_length or 0) > limit:
             return None
+        body = await self.read(limit + 1)
+        return body if len(body) <= limit else None
+
+    async def read(self, most: int) -> bytes:
+        """Read the body, or its first ``most`` bytes if it is longer. Raises HttpError as ``body`` does."""
         from aiohttp import web  # noqa: PLC0415  loaded already by http_server; importing this module must be quick
 
         chunks: list[bytes] = []
@@ -190,18 +200,16 @@ class HttpRequest:
             if self.web.headers.get("Expect", "").lower() == "100-continue":
                 await self.web.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self.web.writer.output_size = 0
-            while True:
+            while size < most:
                 async with asyncio.timeout(_STALLED_BODY_S):
                     chunk = await self.web.content.readany()
                 if not chunk:
                     break
                 chunks.append(chunk)
                 size += len(chunk)
-                if size > limit:
-                    return None
         except (web.RequestPayloadError, ConnectionError, TimeoutError) as error:
             raise HttpError(500, "INTERNAL_ERROR") from error
-        return b"".join(chunks)
+        return b"".join(chunks)[:most]
 
 
 Handler = Callable[[HttpRequest], Awaitable[Reply]]
@@ -290,7 +298,7 @@ def _redirect(method: str, path: str, raw_query: str) -> Reply:
     return Reply(301, page.encode(), (("Content-Type", "text/html; charset=utf-8"), ("Location", location)))
 
 
-def http_server(router: Router, log: FilteringBoundLogger) -> web.Server:
+def http_server(router: Router, log: FilteringBoundLogger) -> HttpServer:
     """Return a factory of protocols that answer by ``router``; to be called in the running loop. Imports aiohttp."""
     # a quarter of a second, and only who serves needs it
     from pynsqd.runtime.http_connection import HttpResponse, HttpServer  # noqa: PLC0415

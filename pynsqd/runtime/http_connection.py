@@ -74,6 +74,11 @@ class HttpServer(web.Server):
         """Make the protocol of a new connection."""
         return HttpConnection(self, loop=self._loop, **self._kwargs)
 
+    def close(self) -> None:
+        """End every connection; answers that are not finished are lost."""
+        for connection in self.connections:
+            connection.force_close()
+
     def _make_request(
         self,
         message: RawRequestMessage,
