@@ -1,0 +1,1 @@
+"""What every bench script shares: starting brokers, loading them from separate processes, and the table."""
