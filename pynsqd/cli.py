@@ -5,15 +5,21 @@ import os
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from importlib import import_module
+from typing import Any, Final
 
 from pynsqd.options import Options, checked
 from pynsqd.runtime.command import Command
 
+# Tools by the first argument, where nsqd's flags can have no such word. Not loaded to run the node.
+_TOOLS: Final = {"log": "pynsqd.tools.log", "import-nsqd": "pynsqd.tools.import_nsqd"}
+
 
 def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
-    """Run the node with ``argv`` (the process's arguments unless given) and return the exit code."""
+    """Run the node, or a tool, with ``argv`` (the process's arguments unless given) and return the exit code."""
     arguments = sys.argv[1:] if argv is None else argv
+    if arguments and arguments[0] in _TOOLS:
+        return int(import_module(_TOOLS[arguments[0]]).main(arguments[1:]))
     return _COMMAND.main(arguments, prog or os.path.basename(sys.argv[0]))
 
 

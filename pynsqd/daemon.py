@@ -8,33 +8,28 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic_ns, time_ns
-from typing import TYPE_CHECKING
 
 import anyio
-from anyio.abc import TaskGroup
 
 from pynsqd.core.broker import Broker
-from pynsqd.core.changes import Change
-from pynsqd.core.log import MemoryLogs
-from pynsqd.core.topic import Topic
 from pynsqd.httpapi.app import Node, general_path
 from pynsqd.httpapi.ingest import Ingest
 from pynsqd.lookup_peer import LookupPeers
 from pynsqd.net.connection import Connection
+from pynsqd.net.persistence import Persistence
 from pynsqd.net.turn import Turn
-from pynsqd.options import Options
+from pynsqd.options import Options, TlsRequired
+from pynsqd.registry import Registry
 from pynsqd.runtime.fields import idle_notice
 from pynsqd.runtime.lifecycle import stop_signals
 from pynsqd.runtime.listener import Listener, listen
 from pynsqd.runtime.logs import Logs
 from pynsqd.runtime.version import build_info
-from pynsqd.storage import metadata
+from pynsqd.storage.checkpoint import Checkpoint
 from pynsqd.storage.dirlock import DirLock
+from pynsqd.storage.topic_log import LogStore
 from pynsqd.wire.constants import NSQ_VERSION
-from pynsqd.wire.errors import StorageError
-
-if TYPE_CHECKING:
-    from structlog.typing import FilteringBoundLogger
+from pynsqd.wire.errors import StartupError, StorageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +68,26 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
     Raises:
         StartupError: as ``serve``.
     """
+    if options.tls_required is not TlsRequired.NO:
+        raise StartupError("--tls-required: TLS is not there yet, and nobody would be let in without it")
     log = logs.logger
     folder = Path(options.data_path or ".")
     async with AsyncExitStack() as stack:
         lock = DirLock(folder)
         stack.callback(lock.release)
-        broker = Broker(options, MemoryLogs(), monotonic_ns(), time_ns())
-        registry = _Registry(broker, folder, log)
+        logs_on_disk = LogStore(folder, options.max_bytes_per_file, lambda topic, text: log.error(text, topic=topic))
+        try:
+            logs_on_disk.check()
+        except StorageError as error:
+            raise StartupError(f"failed to open the log - {error}") from None
+        broker = Broker(options, logs_on_disk, monotonic_ns(), time_ns())
+        registry = Registry(broker, folder, log)
         turn = Turn(broker, registry.on_changes)
         stack.callback(turn.close)
+        checkpoint = Checkpoint(folder)
+        stack.callback(checkpoint.close)
+        persistence = Persistence(broker, checkpoint, log, turn.schedule, registry.save)
+        turn.after_turn = persistence.after_turn
         ingest = Ingest(turn, options)
         stack.callback(ingest.close)
 
@@ -93,7 +99,8 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
             stack.callback(http.server.close)
         listeners = Listeners(tcp, http)
 
-        registry.load()
+        registry.load(checkpoint.states, logs_on_disk.topics())
+        turn.schedule()
         peers = LookupPeers(
             registry.registrations,
             _identity(options, listeners),
@@ -104,27 +111,32 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         registry.announce(peers, tasks, turn)
-        await tasks.start(peers.run, options.nsqlookupd_tcp_addresses)
-        stack.push_async_callback(peers.close)
-
         for name, listener in (("TCP", tcp), ("HTTP", http)):
             if listener is not None:
                 await listener.server.start_serving()
                 log.info(f"{name}: listening on {listener.address}")
+        await tasks.start(peers.run, options.nsqlookupd_tcp_addresses)
         node = Node(turn, options, logs, peers, tcp_port=tcp.port, http_port=http.port if http else 0)
         tasks.start_soon(_serve_general_path, ingest, node)
+        tasks.start_soon(persistence.sync_forever)
+        tasks.start_soon(persistence.probe_forever)
         if options.statsd_address:
             from pynsqd.statsd import push_forever  # noqa: PLC0415
 
             tasks.start_soon(push_forever, broker, options, node.options.statsd_prefix, log)
         yield listeners
 
+        await peers.close()  # first, so that lookupd sends nobody to closed doors
         for closing in (tcp, http):
             if closing is not None:
                 closing.server.close()
         broker.close_sessions()
         await turn.committed()
+        for session in list(broker.sessions):
+            session.closed()
+        await turn.committed()
         registry.save()
+        await persistence.close()
 
 
 async def _serve_general_path(ingest: Ingest, node: Node) -> None:
@@ -142,81 +154,3 @@ def _identity(options: Options, listeners: Listeners) -> dict[str, object]:
         "tcp_port": options.broadcast_tcp_port or max(listeners.tcp.port, 0),
         "http_port": options.broadcast_http_port or max(http_port, 0),
     }
-
-
-class _Registry:
-    """Keeps the metadata file, lookupd and new topics in step with the topics and channels of the broker."""
-
-    def __init__(self, broker: Broker, folder: Path, log: FilteringBoundLogger) -> None:
-        self._broker = broker
-        self._folder = folder
-        self._log = log
-        self._peers: LookupPeers | None = None
-        self._tasks: TaskGroup | None = None
-        self._turn: Turn | None = None
-
-    def load(self) -> None:
-        """Create the topics and channels that were there when the node stopped. Raises StartupError."""
-        for topic_meta in metadata.load(self._folder):
-            topic = self._broker.topic(topic_meta.name)
-            if topic_meta.paused:
-                topic.pause()
-            for channel_meta in topic_meta.channels:
-                channel = topic.channel(channel_meta.name)
-                if channel_meta.paused:
-                    channel.pause()
-        self._broker.take_changes()
-        self.save()
-
-    def save(self) -> None:
-        """Write what there is now; a failure is logged, as in nsqd, and the next change tries again."""
-        topics = (
-            metadata.TopicMeta(
-                topic.name,
-                topic.paused,
-                tuple(
-                    metadata.ChannelMeta(channel.name, channel.paused)
-                    for channel in topic.channels.values()
-                    if not channel.ephemeral
-                ),
-            )
-            for topic in self._broker.topics.values()
-            if not topic.ephemeral
-        )
-        try:
-            metadata.save(self._folder, topics)
-        except StorageError as error:
-            self._log.error("failed to persist metadata", error=str(error))
-
-    def registrations(self) -> list[tuple[str, str]]:
-        """Return (topic, channel) of all there is; (topic, "") for a topic without channels."""
-        return [(topic.name, channel) for topic in self._broker.topics.values() for channel in (topic.channels or [""])]
-
-    def announce(self, peers: LookupPeers, tasks: TaskGroup, turn: Turn) -> None:
-        """From now on tell ``peers`` what changes, and ask them for the channels of new topics."""
-        self._peers = peers
-        self._tasks = tasks
-        self._turn = turn
-        self._broker.hold_new_topics = bool(self._broker.options.nsqlookupd_tcp_addresses)
-
-    def on_changes(self, changes: list[Change]) -> None:
-        """Save and announce what a turn has changed, before its replies leave."""
-        self.save()
-        for change in changes:
-            self._log.info(change.kind.replace("_", " "), topic=change.topic, channel=change.channel)
-            if self._peers is None or self._tasks is None:
-                continue
-            self._peers.notify(change)
-            if change.kind == "topic_created":
-                topic = self._broker.find_topic(change.topic)
-                if topic is not None and topic.held:
-                    self._tasks.start_soon(self._find_channels, topic, self._peers)
-
-    async def _find_channels(self, topic: Topic, peers: LookupPeers) -> None:
-        """Give a new topic the channels that lookupd knows, then let its messages flow (PROTOCOL 3.2)."""
-        try:
-            for name in await peers.channels(topic.name):
-                if self._broker.find_topic(topic.name) is topic:
-                    topic.channel(name)
-        finally:
-            topic.release()

@@ -78,19 +78,26 @@ class _Peer:
 
     async def run(self) -> None:
         """Stay connected until ``leave`` or ``stop``."""
-        with self._scope:
-            while not self._leaving:
-                await anyio.sleep(_BACK_OFF_S[min(self._failures, len(_BACK_OFF_S) - 1)])
-                try:
-                    await self._stay_connected()
-                except _CONNECTION_ERRORS as error:
-                    self._failures += 1
-                    warn = self._log.warning if self._failures <= _LOUD_FAILURES else self._log.debug
-                    warn("no connection to lookupd", error=str(error) or type(error).__name__)
-                finally:
-                    self._commands = None
-                    self.tried.set()
-        self.finished.set()
+        try:
+            with self._scope:
+                while not self._leaving:
+                    await anyio.sleep(_BACK_OFF_S[min(self._failures, len(_BACK_OFF_S) - 1)])
+                    await self._connect()
+        finally:
+            self.tried.set()
+            self.finished.set()
+
+    async def _connect(self) -> None:
+        """Connect once, and stay connected as long as it goes."""
+        try:
+            await self._stay_connected()
+        except _CONNECTION_ERRORS as error:
+            self._failures += 1
+            warn = self._log.warning if self._failures <= _LOUD_FAILURES else self._log.debug
+            warn("no connection to lookupd", error=str(error) or type(error).__name__)
+        finally:
+            self._commands = None
+            self.tried.set()
 
     def announce(self, line: bytes) -> None:
         """Send a command soon; without a connection there is no need, for the next one begins with all there is."""
@@ -155,6 +162,8 @@ class _Peer:
         for answer in answers:
             if answer.startswith(b"E_"):
                 raise NsqError(answer[:200].decode("utf-8", "replace"))
+        if len(self._inbox):
+            raise MalformedInput("an answer to no question")
         return answers
 
     async def _answer(self, stream: ByteStream) -> bytes:
@@ -206,7 +215,9 @@ class LookupPeers:
             ping_interval_ns: how often a lookupd is told that the node lives.
         """
         self._registrations = registrations
-        self._identify = command("IDENTIFY") + sized(json.dumps(identity).encode())
+        self._identify = command("IDENTIFY") + sized(
+            json.dumps(identity, separators=(",", ":"), sort_keys=True).encode()
+        )
         self._log = log
         self._connect_timeout_s = connect_timeout_ns / 1e9
         self._request_timeout_s = request_timeout_ns / 1e9
@@ -214,6 +225,7 @@ class LookupPeers:
         self._peers: dict[str, _Peer] = {}
         self._tasks: TaskGroup | None = None
         self._http: aiohttp.ClientSession | None = None
+        self._http_wanted = anyio.Event()
         self._http_ready = anyio.Event()
         self._closed = anyio.Event()
 
@@ -244,6 +256,7 @@ class LookupPeers:
                 peer = _Peer(address, self._registrations, self._identify, self._log, self._ping_interval_s)
                 self._peers[address] = peer
                 self._tasks.start_soon(peer.run)
+                self._http_wanted.set()
 
     def notify(self, change: Change) -> None:
         """Tell every lookupd about a topic or channel that came or went."""
@@ -305,7 +318,10 @@ class LookupPeers:
         return [name for name in names if isinstance(name, str)]
 
     async def _load_http(self) -> None:
-        """Import aiohttp off the loop, which must not stand still for a quarter of a second."""
+        """Import aiohttp once the first lookupds know the node; off the loop, which must not stand still for it."""
+        await self._http_wanted.wait()
+        for peer in list(self._peers.values()):
+            await peer.tried.wait()
         await anyio.to_thread.run_sync(import_module, "aiohttp")
         import aiohttp  # noqa: PLC0415
 

@@ -188,11 +188,33 @@ class Options:
         "size at which a file of the log is closed and the next begun",
         unit="bytes",
         limit=POSITIVE,
-        applies=_LATER,
     )
-    sync_every: int = option(INTEGER, "sync-every", 2500, "messages per fsync", unit="messages", applies=_LATER)
+    mem_queue_bytes: int = option(
+        INTEGER,
+        "mem-queue-bytes",
+        64 << 20,
+        "messages kept in memory, all channels together; what is beyond waits on disk",
+        unit="bytes",
+        limit=POSITIVE,
+    )
+    durability: str = option(
+        word_of("memory", "log", "fsync"),
+        "durability",
+        "log",
+        "what an OK promises: memory, log (survives a kill of the node), fsync (survives a power cut)",
+    )
+    checkpoint_interval_ns: int = option(
+        DURATION,
+        "checkpoint-interval",
+        100 * MILLISECOND,
+        "how often it is written down what was finished; what was finished since can come twice after a kill",
+        limit=POSITIVE,
+    )
+    sync_every: int = option(
+        INTEGER, "sync-every", 2500, "messages of a topic after which its log is synced", unit="messages"
+    )
     sync_timeout_ns: int = option(
-        DURATION, "sync-timeout", 2 * SECOND, "longest time between two fsyncs", limit=POSITIVE, applies=_LATER
+        DURATION, "sync-timeout", 2 * SECOND, "longest time between two syncs of a log", limit=POSITIVE
     )
     queue_scan_worker_pool_max: int = option(
         INTEGER,

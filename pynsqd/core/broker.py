@@ -4,16 +4,21 @@ from pynsqd.core.changes import Change, ChangeKind
 from pynsqd.core.channel import Channel
 from pynsqd.core.ids import IdGenerator
 from pynsqd.core.log import LogStore
+from pynsqd.core.publisher import Pending
 from pynsqd.core.session import Peer, Session
-from pynsqd.core.snapshot import snapshot
-from pynsqd.core.stats import BrokerStats
+from pynsqd.core.snapshot import snapshot, storage_snapshot
+from pynsqd.core.stats import BrokerStats, StorageStats
 from pynsqd.core.timers import Timers
 from pynsqd.core.topic import Topic
 from pynsqd.options import Options
+from pynsqd.wire.errors import StorageError
 from pynsqd.wire.identify import Limits
+from pynsqd.wire.names import is_ephemeral
 
 # What an ephemeral topic or channel may hold when --mem-queue-size is 0: nsqd delivers only by luck then.
 _LEAST_MEMORY = 100
+# Ids may have been given for so long after the last checkpoint that a restart has found.
+_ID_MARGIN_NS = 2_000_000_000
 
 
 class Broker:
@@ -44,16 +49,24 @@ class Broker:
         self.timers = Timers()
         self.ids = IdGenerator(options.id)
         self.memory_limit = options.mem_queue_size or _LEAST_MEMORY
-        self.health = "OK"
         # New topics wait for ``Topic.release`` before they flow: somebody asks lookupd for their channels first.
         self.hold_new_topics = False
         self.now_ns = now_ns
         self._wall_offset_ns = wall_ns - now_ns
+        self._log_offset_ns = self._wall_offset_ns
         # What this turn has touched.
         self.publishing: list[Topic] = []
+        self.unsynced: dict[Topic, list[Pending]] = {}
         self.dirty: dict[Channel, None] = {}
         self.output: dict[Session, None] = {}
         self._changes: list[Change] = []
+        # What the next checkpoint has to describe anew, and whether the replies of this turn wait for it.
+        self.changed: dict[Topic, None] = {}
+        self.checkpoint_urgent = False
+        self.failing: dict[Topic, str] = {}  # to what is wrong with its log
+        self.metadata_error = ""  # what is wrong with the file of topics and channels
+        self.buffered_bytes = 0  # frames in memory, counted once for every channel that waits with them
+        self.memory_bytes = options.mem_queue_bytes
         self._logs = logs
         self.sessions: dict[Session, None] = {}
 
@@ -63,8 +76,17 @@ class Broker:
         """Return the topic of that (valid) name, a new one if there is none. Raises StorageError."""
         topic = self.topics.get(name)
         if topic is None:
-            topic = self.topics[name] = Topic(name, self, self._logs.open(name), held=self.hold_new_topics)
+            topic = self.open_topic(name, self.options.durability)
             self.note("topic_created", name, "")
+        return topic
+
+    def open_topic(self, name: str, durability: str, *, known_end: int = -1, known_sequence: int = 0) -> Topic:
+        """Create a topic around its log. ``known_end`` and ``known_sequence``: see LogStore. Raises StorageError."""
+        log = store = None
+        if not is_ephemeral(name):
+            log = self._logs.open(name, known_end, known_sequence)
+            store = self._logs.open_deferred(name)
+        topic = self.topics[name] = Topic(name, self, log, store, durability, held=self.hold_new_topics)
         return topic
 
     def find_topic(self, name: str) -> Topic | None:
@@ -73,7 +95,11 @@ class Broker:
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic with its channels and messages, and close its consumers."""
-        self.topics.pop(name).close()
+        topic = self.topics.pop(name)
+        topic.close()
+        for per_turn in (self.changed, self.unsynced, self.failing):
+            per_turn.pop(topic, None)
+        self.checkpoint_urgent = True
         self.note("topic_deleted", name, "")
 
     # -- sessions ------------------------------------------------------------------------------------------------
@@ -100,6 +126,42 @@ class Broker:
         """Return the time of day at ``now_ns``, in ns since the epoch."""
         return now_ns + self._wall_offset_ns
 
+    def log_ns(self, now_ns: int) -> int:
+        """Return ``now_ns`` in the time that due times are kept in: wall time that never steps, nor goes back."""
+        return now_ns + self._log_offset_ns
+
+    def from_log_ns(self, log_ns: int) -> int:
+        """Return what ``log_ns`` is on the monotonic clock."""
+        return log_ns - self._log_offset_ns
+
+    def resume(self, log_ns: int, wall_ns: int) -> None:
+        """Go on where the last checkpoint before a restart was: log time and time of day, both in ns.
+
+        Log time has gone on by what the clock says has passed, and not back if it was set back. Ids go on, too.
+        """
+        self._log_offset_ns = log_ns + max(0, self.wall_ns(self.now_ns) - wall_ns) - self.now_ns
+        self.ids.resume(wall_ns + _ID_MARGIN_NS)
+
+    def appended(self, topic: Topic, publishers: list[Pending]) -> None:
+        """Something of ``topic`` went to its log; the replies of ``publishers`` have to wait for an fsync."""
+        self.unsynced.setdefault(topic, []).extend(publishers)
+        self.changed[topic] = None
+
+    def checkpoint_now(self, topic: Topic) -> None:
+        """What was dropped from ``topic`` must not come back, so the replies of this turn wait for a checkpoint."""
+        self.changed[topic] = None
+        self.checkpoint_urgent = True
+
+    def report_failure(self, topic: Topic, error: StorageError) -> None:
+        """The log of ``topic`` could not be written or read."""
+        self.failing[topic] = str(error)
+
+    @property
+    def health(self) -> str:
+        """``OK``, or ``NOK - `` and what is wrong with the storage."""
+        wrong = next(iter(self.failing.values()), self.metadata_error)
+        return f"NOK - {wrong}" if wrong else "OK"
+
     def note(self, kind: ChangeKind, topic: str, channel: str) -> None:
         """Remember a change of topics or channels for those who save or announce it."""
         self._changes.append(Change(kind, topic, channel))
@@ -117,6 +179,7 @@ class Broker:
             dirty, self.dirty = self.dirty, {}
             for channel in dirty:
                 channel.deliver(now_ns)
+                self.changed[channel.topic] = None
 
     def take_output(self) -> list[Session]:
         """Return the sessions that have something to write, or are to be closed, and forget them."""
@@ -139,3 +202,7 @@ class Broker:
         """Return a snapshot of everything, of one topic, or of the channels of one name."""
         producers = [session for session in self.sessions if session.published]
         return snapshot(self, producers, topic, channel, include_clients)
+
+    def storage_stats(self, topic: str = "") -> list[StorageStats]:
+        """Return what the topics, or just ``topic``, have on disk."""
+        return storage_snapshot(self, topic)

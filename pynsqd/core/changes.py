@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-ChangeKind = Literal["topic_created", "topic_deleted", "channel_created", "channel_deleted", "paused"]
+ChangeKind = Literal[
+    "topic_created", "topic_deleted", "channel_created", "channel_deleted", "paused", "unpaused", "durability_set"
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One topic or channel that came, went, or was paused or unpaused; ``channel`` is empty for a topic."""
+    """One topic or channel that came, went, or was paused, unpaused or changed; ``channel`` is empty for a topic."""
 
     kind: ChangeKind
     topic: str

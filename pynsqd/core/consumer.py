@@ -4,6 +4,7 @@ from collections.abc import Callable
 from random import random
 from typing import TYPE_CHECKING
 
+from pynsqd.core.batch import Batch
 from pynsqd.core.in_flight import InFlight
 from pynsqd.core.timers import Timer
 from pynsqd.wire.encoder import message_id, next_attempt, split_frames, timestamp_ns
@@ -58,23 +59,24 @@ class Consumer:
             return 0
         return self.rdy - len(self.in_flight.entries)
 
-    def deliver(self, ids: list[bytes], frames: bytes, now_ns: int) -> None:
-        """Send ``frames`` with these ``ids``; from now on they are in flight."""
+    def deliver(self, batch: Batch, now_ns: int) -> None:
+        """Send ``batch``; from now on it is in flight."""
         if self.sample_rate:
-            ids, frames = self._sample(frames)
-            if not ids:
+            batch = self._sample(batch)
+            if not batch.ids:
                 return
         if not self.in_flight.entries:
             self.channel.timers.schedule(self.timer, now_ns + self.msg_timeout_ns)
-        self.in_flight.add(ids, frames, now_ns, self.msg_timeout_ns)
-        self.message_count += len(ids)
-        self._unwritten += len(frames)
-        self._send(frames)
+        self.in_flight.add(batch, now_ns, self.msg_timeout_ns)
+        self.message_count += len(batch.ids)
+        self._unwritten += len(batch.frames)
+        self._send(batch.frames)
 
-    def _sample(self, frames: bytes) -> tuple[list[bytes], bytes]:
+    def _sample(self, batch: Batch) -> Batch:
         """Keep sample_rate % of the messages; the others are gone for the channel, never in flight."""
-        kept = [frame for frame in split_frames(frames) if random() * 100 < self.sample_rate]  # noqa: S311 - no secret
-        return [message_id(frame) for frame in kept], b"".join(kept)
+        frames = split_frames(batch.frames)
+        kept = [frame for frame in frames if random() * 100 < self.sample_rate]  # noqa: S311 - no secret
+        return Batch([message_id(frame) for frame in kept], b"".join(kept), batch.position, fresh=batch.fresh)
 
     def set_rdy(self, count: int) -> None:
         """Set the window; what is in flight above it stays where it is."""
@@ -100,30 +102,39 @@ class Consumer:
 
     def finish(self, ids: list[bytes], now_ns: int) -> int:
         """Finish ``ids`` in order; return how many, which is the index of the first that is not in flight here."""
-        latency = self.channel.latency
-        if latency is not None:
-            entries = self.in_flight.entries
-            wall_ns = self.channel.wall_ns(now_ns)
-            for one in ids:
-                if one in entries:
-                    latency.add(wall_ns - timestamp_ns(entries[one].frame(one)), now_ns)
-        done = self.in_flight.finish(ids)
+        done = self.in_flight.finish(ids) if self.channel.latency is None else self._finish_timed(ids, now_ns)
         if done:
             self.finish_count += done
             self.channel.wake(self)
         return done
 
+    def _finish_timed(self, ids: list[bytes], now_ns: int) -> int:
+        """Finish ``ids`` as InFlight.finish does, and count how long each has taken."""
+        latency = self.channel.latency
+        assert latency is not None  # noqa: S101 - see finish
+        wall_ns = self.channel.wall_ns(now_ns)
+        for done, one in enumerate(ids):
+            delivery = self.in_flight.entries.pop(one, None)
+            if delivery is None:
+                return done
+            latency.add(wall_ns - timestamp_ns(delivery.frame(one)), now_ns)
+        return len(ids)
+
     def requeue(self, one: bytes, delay_ns: int, now_ns: int) -> bool:
-        """Give message ``one`` back, to be delivered after ``delay_ns``; False if it is not in flight here."""
-        frame = self.in_flight.remove(one)
-        if frame is None:
+        """Give message ``one`` back, to be delivered after ``delay_ns``; False if it is not in flight here.
+
+        Raises StorageError if the delay cannot be kept on disk; the message is in flight still.
+        """
+        delivery = self.in_flight.entries.get(one)
+        if delivery is None:
             return False
+        if delay_ns:
+            self.channel.defer(now_ns + delay_ns, next_attempt(delivery.frame(one)))
+        else:
+            self.channel.put_back([(one, delivery)])
+        del self.in_flight.entries[one]
         self.requeue_count += 1
         self.channel.requeue_count += 1
-        if delay_ns:
-            self.channel.defer(now_ns + delay_ns, next_attempt(frame))
-        else:
-            self.channel.put_back([next_attempt(frame)])
         self.channel.wake(self)
         return True
 
@@ -138,15 +149,15 @@ class Consumer:
         """Unsubscribe: what is in flight goes back to the channel at once (nsqd lets it wait for its timeout)."""
         self.channel.timers.cancel(self.timer)
         self.rdy = 0
-        frames = self.in_flight.clear()
-        if frames:
-            self.channel.put_back([next_attempt(frame) for frame in frames])
+        held = self.in_flight.clear()
+        if held:
+            self.channel.put_back(held)
         self.channel.remove(self)
 
     def _expire(self, now_ns: int) -> int:
-        frames = self.in_flight.expire(now_ns)
-        if frames:
-            self.channel.timeout_count += len(frames)
-            self.channel.put_back([next_attempt(frame) for frame in frames])
+        expired = self.in_flight.expire(now_ns)
+        if expired:
+            self.channel.timeout_count += len(expired)
+            self.channel.put_back(expired)
             self.channel.wake(self)
         return self.in_flight.next_deadline_ns()

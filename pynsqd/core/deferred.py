@@ -1,42 +1,329 @@
-"""Messages that are not to be delivered before a due time: DPUB, /pub?defer= and REQ with a delay."""
+"""Messages that are not to be delivered before a due time: DPUB, /pub?defer= and REQ with a delay.
 
+All of them are on disk, filed by due time. Those due within the next minute or two are in memory too; the buckets
+beyond that are read when their time comes, so a million messages for tomorrow cost a number.
+"""
+
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
+from typing import TYPE_CHECKING, Final
+
+from pynsqd.core.batch import Batch
+from pynsqd.core.log import DeferredRecord, DeferredStore, bucket_of, bucket_start_ns
+from pynsqd.core.timers import Timer
+from pynsqd.wire.encoder import message_id, split_frames
+
+if TYPE_CHECKING:
+    from pynsqd.core.broker import Broker
+    from pynsqd.core.channel import Channel
+    from pynsqd.core.topic import Topic
+
+# How many records of a bucket are read in one go, so that a large one does not keep the loop.
+_LOAD_AT_ONCE: Final = 1000
+_LOAD_PAUSE_NS: Final = 2_000_000
+_NONE: Final[Mapping[tuple[str, bytes], int]] = {}
 
 
 class Deferred:
-    """Frames by due time, nearest first; equal times keep the order in which they came."""
+    """What one channel holds back: frames by due time, nearest first, and how many lie in buckets beyond."""
 
-    __slots__ = ("_heap", "_serial")
+    __slots__ = ("_heap", "_serial", "far", "from_serial")
 
-    def __init__(self) -> None:
-        self._heap: list[tuple[int, int, bytes]] = []
+    def __init__(self, from_serial: int) -> None:
+        self._heap: list[tuple[int, int, bytes, int]] = []
         self._serial = 0
+        self.far: dict[int, int] = {}  # bucket to the number of messages that are only on disk
+        self.from_serial = from_serial  # what was deferred before is not this channel's: not there yet, or emptied
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._heap) + sum(self.far.values())
 
-    def add(self, due_ns: int, frame: bytes) -> None:
-        """Hold ``frame`` until ``due_ns``."""
+    def add(self, due_ns: int, frame: bytes, position: int) -> None:
+        """Hold ``frame``, which is on disk at ``position`` (-1: nowhere), until ``due_ns``."""
         self._serial += 1
-        heappush(self._heap, (due_ns, self._serial, frame))
+        heappush(self._heap, (due_ns, self._serial, frame, position))
 
-    def take_due(self, now_ns: int) -> list[bytes]:
-        """Return the frames that are due and let go of them."""
+    def take_due(self, now_ns: int) -> list[Batch]:
+        """Return what is due and let go of it; equal times keep the order in which they came."""
         heap = self._heap
         due = []
         while heap and heap[0][0] <= now_ns:
-            due.append(heappop(heap)[2])
+            _, _, frame, position = heappop(heap)
+            due.append(Batch([message_id(frame)], frame, position, fresh=False))
         return due
 
     @property
     def next_due_ns(self) -> int:
-        """When the next frame is due, in ns; 0 if there is none."""
+        """When the next frame in memory is due, in ns; 0 if there is none."""
         return self._heap[0][0] if self._heap else 0
 
-    def items(self) -> list[tuple[int, bytes]]:
-        """Return (due_ns, frame) of all, in no order."""
-        return [(due_ns, frame) for due_ns, _, frame in self._heap]
+    def in_memory(self) -> list[tuple[int, bytes]]:
+        """Return (due_ns, frame) of what is in memory only."""
+        return [(due_ns, frame) for due_ns, _, frame, position in self._heap if position < 0]
 
-    def clear(self) -> None:
-        """Drop everything."""
+    def clear(self, from_serial: int) -> None:
+        """Drop everything; what was deferred before ``from_serial`` is not ours any more."""
         self._heap.clear()
+        self.far.clear()
+        self.from_serial = from_serial
+
+
+class Deferrals:
+    """The deferred messages of a topic. A bucket is either *far*, with all it holds only on disk, or in memory."""
+
+    __slots__ = (
+        "_broker",
+        "_far",
+        "_loading",
+        "_loading_bucket",
+        "_store",
+        "_timer",
+        "_topic",
+        "_waiting",
+        "_waiting_far",
+        "waiting_from",
+    )
+
+    def __init__(self, topic: "Topic", broker: "Broker", store: DeferredStore | None) -> None:
+        self._topic = topic
+        self._broker = broker
+        self._store = store  # None for an ephemeral topic
+        self._far: set[int] = set()
+        self._loading: Iterator[DeferredRecord] | None = None
+        self._loading_bucket = -1
+        self._timer = Timer(self._load_near)
+        # Published while the topic does not flow, from this serial on: for the channels there will be then.
+        self.waiting_from = self.next_serial
+        self._waiting: list[tuple[int, bytes, int]] = []  # due_ns, frame, position
+        self._waiting_far: dict[int, int] = {}  # bucket to messages
+
+    @property
+    def next_serial(self) -> int:
+        """The serial of the next message that is kept."""
+        return self._store.next_serial if self._store else 0
+
+    @property
+    def first_serial(self) -> int:
+        """From which serial on deferred messages are a new channel's: what waits for the topic to flow is."""
+        return self.next_serial if self._topic.flowing else self.waiting_from
+
+    @property
+    def waiting_count(self) -> int:
+        """How many messages wait for the topic to flow."""
+        return len(self._waiting) + sum(self._waiting_far.values())
+
+    # -- messages in ---------------------------------------------------------------------------------------------
+
+    def publish(self, due_ns: int, frame: bytes, *, keep: bool) -> None:
+        """Hold a new message back for every channel. Raises StorageError, and then it is not published."""
+        position, bucket = self._keep("", due_ns, frame, keep)
+        if self._topic.flowing:
+            for channel in self._topic.channels.values():
+                channel.message_count += 1
+                self._hold(channel, due_ns, frame, position, bucket)
+        elif bucket < 0:
+            if self._store is not None or self._topic.depth < self._broker.memory_limit:  # else as in Topic._wait
+                self._waiting.append((due_ns, frame, position))
+        else:
+            self._waiting_far[bucket] = self._waiting_far.get(bucket, 0) + 1
+
+    def requeue(self, channel: "Channel", due_ns: int, frame: bytes, *, keep: bool) -> None:
+        """Hold a message of one channel back. Raises StorageError, and then nothing has changed."""
+        position, bucket = self._keep(channel.name, due_ns, frame, keep)
+        self._hold(channel, due_ns, frame, position, bucket)
+
+    def _keep(self, channel: str, due_ns: int, frame: bytes, keep: bool) -> tuple[int, int]:
+        """Put a message on disk; return its position, and its bucket if that is far, else -1."""
+        if not keep or self._store is None:
+            return -1, -1
+        due_wall_ns = self._broker.log_ns(due_ns)
+        position = self._store.append(channel, due_wall_ns, frame, 1)
+        bucket = bucket_of(due_wall_ns)
+        return position, bucket if self._is_far(bucket) else -1
+
+    def _is_far(self, bucket: int) -> bool:
+        if bucket not in self._far:
+            if bucket <= self._near_bucket():
+                return False
+            self._far.add(bucket)
+            self._broker.timers.schedule(self._timer, self._load_at_ns(bucket))
+        return True
+
+    @staticmethod
+    def _hold(channel: "Channel", due_ns: int, frame: bytes, position: int, bucket: int) -> None:
+        if bucket < 0:
+            channel.hold(due_ns, frame, position)
+        else:
+            channel.deferred.far[bucket] = channel.deferred.far.get(bucket, 0) + 1
+
+    # -- the topic starts and stops to flow ----------------------------------------------------------------------
+
+    def flow(self) -> None:
+        """Give what waits to the channels there are."""
+        for channel in self._topic.channels.values():
+            channel.message_count += self.waiting_count
+            for due_ns, frame, position in self._waiting:
+                channel.hold(due_ns, frame, position)
+            for bucket, count in self._waiting_far.items():
+                channel.deferred.far[bucket] = channel.deferred.far.get(bucket, 0) + count
+        self.stop()
+
+    def stop(self) -> None:
+        """Nothing waits; what is published from here on does, if the topic does not flow."""
+        self._waiting.clear()
+        self._waiting_far.clear()
+        self.waiting_from = self.next_serial
+
+    # -- from disk to memory -------------------------------------------------------------------------------------
+
+    def _near_bucket(self) -> int:
+        return bucket_of(self._broker.log_ns(self._broker.now_ns)) + 1
+
+    def _load_at_ns(self, bucket: int) -> int:
+        return max(self._broker.from_log_ns(bucket_start_ns(bucket - 1)), 1)
+
+    def _load_near(self, now_ns: int) -> int:
+        """Bring the next records of a bucket that has come near into memory; return when to go on."""
+        if self._loading is None:
+            if not self._far:
+                return 0
+            bucket = min(self._far)
+            if self._load_at_ns(bucket) > now_ns:
+                return self._load_at_ns(bucket)
+            self._begin_load(bucket)
+        for _ in range(_LOAD_AT_ONCE):
+            record = next(self._loading, None) if self._loading else None
+            if record is None:
+                self._end_load()
+                return now_ns + 1
+            self._place(record, self._loading_bucket)
+        return now_ns + _LOAD_PAUSE_NS
+
+    def _begin_load(self, bucket: int) -> None:
+        assert self._store is not None  # noqa: S101 - only what is stored can be far
+        self._far.remove(bucket)
+        self._loading_bucket = bucket
+        # What is deferred into this bucket from now on goes to memory by itself.
+        upto = self._store.next_serial
+        self._loading = (record for record in self._store.load(bucket) if record.serial < upto)
+
+    def _end_load(self) -> None:
+        self._loading = None
+        self._waiting_far.pop(self._loading_bucket, None)
+        for channel in self._topic.channels.values():
+            channel.deferred.far.pop(self._loading_bucket, None)
+
+    def _place(self, record: DeferredRecord, bucket: int, came_back: Mapping[tuple[str, bytes], int] = _NONE) -> None:
+        """Put a record into memory for those who own it, but for what is said to be elsewhere."""
+        due_ns = self._broker.from_log_ns(record.due_wall_ns)
+        frames = split_frames(record.frames)
+        if self._waits(record):
+            self._waiting += [(due_ns, frame, record.position) for frame in frames]
+            _count_down(self._waiting_far, bucket, len(frames))
+            return
+        for channel in self._owners(record):
+            for frame in frames:
+                if came_back.get((channel.name, message_id(frame)), record.position) == record.position:
+                    channel.hold(due_ns, frame, record.position)
+            _count_down(channel.deferred.far, bucket, len(frames))
+
+    def _waits(self, record: DeferredRecord) -> bool:
+        return not record.channel and not self._topic.flowing and record.serial >= self.waiting_from
+
+    def _owners(self, record: DeferredRecord) -> "list[Channel]":
+        channels = self._topic.channels
+        if record.channel:
+            named = channels.get(record.channel)
+            owners = [named] if named else []
+        else:
+            owners = list(channels.values())
+        return [channel for channel in owners if channel.deferred.from_serial <= record.serial]
+
+    # -- restart and retention -----------------------------------------------------------------------------------
+
+    def recover(
+        self, released_wall_ns: int, waited_from: int | None, came_back: Mapping[tuple[str, bytes], int]
+    ) -> None:
+        """Hold again what is on disk and was not due by ``released_wall_ns``; what was due is owed by name.
+
+        If the topic did not flow then, nobody had been given what waited on it, from serial ``waited_from`` on.
+        ``came_back`` is (channel, message id) to position: those were delivered since, and are there now.
+        """
+        if self._store is None:
+            return
+        for bucket in self._store.buckets():
+            far = self._is_far(bucket)
+            for record in self._store.load(bucket):
+                count = len(record.ids)
+                if self._waits(record):
+                    if far:
+                        self._waiting_far[bucket] = self._waiting_far.get(bucket, 0) + count
+                    else:
+                        self._place(record, bucket)
+                elif record.due_wall_ns > released_wall_ns or (
+                    waited_from is not None and not record.channel and record.serial >= waited_from
+                ):
+                    if far:
+                        for channel in self._owners(record):
+                            channel.deferred.far[bucket] = channel.deferred.far.get(bucket, 0) + count
+                    else:
+                        self._place(record, bucket, came_back)
+
+    def requeued_since(self, serial: int) -> Iterator[DeferredRecord]:
+        """Yield what single channels gave back from ``serial`` on."""
+        if self._store is None or serial >= self._store.next_serial:
+            return
+        for bucket in self._store.buckets():
+            for record in self._store.load(bucket):
+                if record.channel and record.serial >= serial:
+                    yield record
+
+    def fetch(self, position: int, ids: list[bytes]) -> dict[bytes, bytes]:
+        """Return the frames of ``ids`` at ``position``, as far as they are there."""
+        return self._store.fetch(position, ids) if self._store else {}
+
+    def keep_in_memory_ones(self) -> None:
+        """Put what is only in memory on disk: the node stops. Raises StorageError."""
+        if self._store is None:
+            return
+        for due_ns, frame, position in self._waiting:
+            if position < 0:
+                self._store.append("", self._broker.log_ns(due_ns), frame, 1)
+        for channel in self._topic.channels.values():
+            for due_ns, frame in [] if channel.ephemeral else channel.deferred.in_memory():
+                self._store.append(channel.name, self._broker.log_ns(due_ns), frame, 1)
+
+    def release(self, in_use: set[int]) -> None:
+        """Drop the buckets whose time is over, but for those that somebody still owes a message of."""
+        if self._store is None:
+            return
+        current = bucket_of(self._broker.log_ns(self._broker.now_ns))
+        for bucket in self._store.buckets():
+            if bucket >= current:
+                break
+            if (
+                bucket not in in_use
+                and bucket not in self._far
+                and bucket != self._loading_bucket
+                and not self._waiting
+            ):
+                self._store.drop(bucket)
+
+    def sync(self) -> None:
+        """Bring what was kept to the disk itself. Raises StorageError."""
+        if self._store is not None:
+            self._store.sync()
+
+    def close(self, *, delete: bool) -> None:
+        """Let go of the files, and remove them if the topic is deleted."""
+        self._broker.timers.cancel(self._timer)
+        if self._store is not None:
+            if delete:
+                self._store.delete()
+            else:
+                self._store.close()
+
+
+def _count_down(counts: dict[int, int], bucket: int, by: int) -> None:
+    if bucket in counts:
+        counts[bucket] -= by

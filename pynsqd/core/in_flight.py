@@ -6,19 +6,23 @@ insertion-ordered dict is the queue: the entries that are due stand at its front
 """
 
 from heapq import heappop, heappush
+from itertools import groupby
 
+from pynsqd.core.batch import Batch
 from pynsqd.wire.encoder import split_frames
 
 
 class Delivery:
     """Messages that went out together. One object a write, not one a message."""
 
-    __slots__ = ("_by_id", "_frames", "_ids", "deadline_ns", "delivered_ns")
+    __slots__ = ("_by_id", "_frames", "_ids", "deadline_ns", "delivered_ns", "fresh", "position")
 
-    def __init__(self, ids: list[bytes], frames: bytes, delivered_ns: int, deadline_ns: int) -> None:
-        self._ids = ids
-        self._frames = frames
+    def __init__(self, batch: Batch, delivered_ns: int, deadline_ns: int) -> None:
+        self._ids = batch.ids
+        self._frames = batch.frames
         self._by_id: dict[bytes, bytes] | None = None
+        self.position = batch.position
+        self.fresh = batch.fresh  # all of it was delivered for the first time
         self.delivered_ns = delivered_ns
         self.deadline_ns = deadline_ns
 
@@ -42,9 +46,9 @@ class InFlight:
     def __len__(self) -> int:
         return len(self.entries)
 
-    def add(self, ids: list[bytes], frames: bytes, now_ns: int, timeout_ns: int) -> None:
-        """Note that ``frames`` with these ``ids`` go out now."""
-        self.entries.update(dict.fromkeys(ids, Delivery(ids, frames, now_ns, now_ns + timeout_ns)))
+    def add(self, batch: Batch, now_ns: int, timeout_ns: int) -> None:
+        """Note that ``batch`` goes out now."""
+        self.entries.update(dict.fromkeys(batch.ids, Delivery(batch, now_ns, now_ns + timeout_ns)))
 
     def finish(self, ids: list[bytes]) -> int:
         """Drop ``ids`` in order; return how many, which is the index of the first that is not in flight."""
@@ -57,43 +61,42 @@ class InFlight:
             return before - len(entries)
         return len(ids)
 
-    def remove(self, message_id: bytes) -> bytes | None:
-        """Drop one message and return its frame as delivered, None if it is not in flight."""
-        delivery = self.entries.pop(message_id, None)
-        return None if delivery is None else delivery.frame(message_id)
-
     def touch(self, message_id: bytes, now_ns: int, timeout_ns: int, max_timeout_ns: int) -> int:
         """Start the timeout of a message again, no further than ``max_timeout_ns`` after its delivery.
 
         Returns the new deadline in ns, 0 if the message is not in flight.
         """
-        delivery = self.entries.pop(message_id, None)
+        delivery = self.entries.get(message_id)
         if delivery is None:
             return 0
         ceiling_ns = delivery.delivered_ns + max_timeout_ns
         deadline_ns = min(now_ns + timeout_ns, ceiling_ns)
+        if deadline_ns == delivery.deadline_ns:
+            return deadline_ns
+        del self.entries[message_id]
+        alone = Batch([message_id], delivery.frame(message_id), delivery.position, fresh=delivery.fresh)
+        self.entries[message_id] = Delivery(alone, delivery.delivered_ns, deadline_ns)
         if deadline_ns == ceiling_ns:
             heappush(self._capped, (deadline_ns, message_id))
-        self.entries[message_id] = Delivery(
-            [message_id], delivery.frame(message_id), delivery.delivered_ns, deadline_ns
-        )
+            if len(self._capped) > 2 * len(self.entries) + 16:  # most of it is finished
+                self._capped = sorted(entry for entry in self._capped if entry[1] in self.entries)
         return deadline_ns
 
-    def expire(self, now_ns: int) -> list[bytes]:
-        """Drop what is due and return the frames as delivered."""
+    def expire(self, now_ns: int) -> list[tuple[bytes, Delivery]]:
+        """Drop what is due and return it, oldest first."""
         entries = self.entries
         due = []
         for message_id, delivery in entries.items():
             if delivery.deadline_ns > now_ns:
                 break
             due.append(message_id)
-        frames = [entries.pop(message_id).frame(message_id) for message_id in due]
+        expired = [(message_id, entries.pop(message_id)) for message_id in due]
         while self._capped and self._capped[0][0] <= now_ns:
             deadline_ns, message_id = heappop(self._capped)
             delivery_now = entries.get(message_id)
             if delivery_now is not None and delivery_now.deadline_ns == deadline_ns:
-                frames.append(entries.pop(message_id).frame(message_id))
-        return frames
+                expired.append((message_id, entries.pop(message_id)))
+        return expired
 
     def next_deadline_ns(self) -> int:
         """Return when the next message is due, 0 if none is in flight."""
@@ -103,9 +106,20 @@ class InFlight:
         first_ns = next(iter(entries.values())).deadline_ns if entries else 0
         return min(first_ns, self._capped[0][0]) if self._capped else first_ns
 
-    def clear(self) -> list[bytes]:
-        """Drop everything and return the frames as delivered, oldest first."""
-        frames = [delivery.frame(message_id) for message_id, delivery in self.entries.items()]
+    def by_delivery(self) -> list[tuple[Delivery, list[bytes]]]:
+        """Return what is in flight, grouped by what went out together and is still there (60 ns a message)."""
+        entries = self.entries
+        groups: dict[Delivery, list[bytes]] = {}
+        for delivery, ids in groupby(entries, key=entries.__getitem__):
+            if delivery in groups:  # a TOUCH in between has moved some of it to the end
+                groups[delivery] += ids
+            else:
+                groups[delivery] = list(ids)
+        return list(groups.items())
+
+    def clear(self) -> list[tuple[bytes, Delivery]]:
+        """Drop everything and return it, oldest first."""
+        dropped = list(self.entries.items())
         self.entries.clear()
         self._capped.clear()
-        return frames
+        return dropped

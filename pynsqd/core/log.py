@@ -1,36 +1,176 @@
-"""The seam to the storage: what the core asks of a topic's log."""
+"""The seam to the storage: what the core asks of a topic's log (storage.topic_log, storage.deferred_store).
 
-from typing import Protocol
+A *position* is an offset in the log that only grows; one with DEFERRED_BIT set is a place among the deferred messages.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
 
 from pynsqd.core.batch import Batch
 
+# What an OK promises (--durability): in memory, in the log, on the disk itself.
+MEMORY: Final = "memory"
+LOG: Final = "log"
+FSYNC: Final = "fsync"
+
+DEFERRED_BIT: Final = 1 << 62
+_BUCKET_AT: Final = 34
+# Deferred messages are filed by due time in buckets of 2**36 ns, 69 s.
+_BUCKET_SHIFT: Final = 36
+
+
+def bucket_of(due_wall_ns: int) -> int:
+    """Return the bucket for messages due at ``due_wall_ns``."""
+    return due_wall_ns >> _BUCKET_SHIFT
+
+
+def bucket_start_ns(bucket: int) -> int:
+    """Return the first due time of a bucket, in wall ns."""
+    return bucket << _BUCKET_SHIFT
+
+
+def bucket_position(bucket: int) -> int:
+    """Return the position of the first byte of a bucket."""
+    return DEFERRED_BIT | bucket << _BUCKET_AT
+
+
+def bucket_at(position: int) -> int:
+    """Return the bucket that a position with DEFERRED_BIT lies in."""
+    return (position & ~DEFERRED_BIT) >> _BUCKET_AT
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredRecord:
+    """What one append to the deferred messages has kept; ``channel`` is empty if it is for all channels."""
+
+    serial: int
+    channel: str
+    due_wall_ns: int
+    position: int
+    ids: list[bytes]
+    frames: bytes
+
 
 class TopicLog(Protocol):
-    """The log of one topic. ``append`` returns when the batch is as safe as an OK promises."""
+    """The log of one topic. What was appended without a StorageError survives a kill of the process."""
 
-    def append(self, batch: Batch) -> None:
-        """Append a batch. Raises StorageError, and then nothing of it was appended."""
+    end: int  # position behind the last record
+    end_sequence: int  # messages ever appended for all channels
+
+    @property
+    def start(self) -> int:
+        """Position of the oldest record that is kept, or the end."""
+        ...
+
+    @property
+    def damaged_records(self) -> int:
+        """Damaged places met since the log was opened."""
+        ...
+
+    @property
+    def damaged_bytes(self) -> int:
+        """The bytes of those."""
+        ...
+
+    def append(self, batch: Batch, consecutive: bool = True) -> None:
+        """Append a batch for all channels and set its position. Raises StorageError, and nothing was appended."""
+        ...
+
+    def append_owed(self, channel: str, frames: bytes, count: int) -> int:
+        """Append messages that one channel owes again; returns their position. Raises StorageError."""
+        ...
+
+    def read(self, position: int, stop: int, max_bytes: int) -> tuple[list[Batch], int, int]:
+        """Read batches for all channels from ``position`` up to ``stop``, about ``max_bytes``, at least one.
+
+        Returns them with the position behind them and the sequence number there; with ``stop`` at ``position`` just
+        that number. Raises StorageError.
+        """
+        ...
+
+    def fetch(self, position: int, ids: Collection[bytes]) -> dict[bytes, bytes]:
+        """Return the frames of ``ids``, which were appended at or soon after ``position``, as far as they are there."""
+        ...
+
+    def owed_since(self, position: int) -> Iterator[tuple[str, Batch]]:
+        """Yield (channel, batch) for every ``append_owed`` from ``position`` on."""
+        ...
+
+    def live_segments(self) -> list[tuple[int, int]]:
+        """Return position and bytes of each file."""
+        ...
+
+    def release(self, position: int) -> None:
+        """Nothing below ``position`` is needed any more."""
+        ...
+
+    def sync(self) -> None:
+        """Bring what was appended to the disk itself; may be called in another thread. Raises StorageError."""
+        ...
+
+    def probe(self) -> None:
+        """Try whether the log can be written; may be called in another thread. Raises StorageError."""
+        ...
+
+    def close(self) -> None:
+        """Close the files."""
+        ...
+
+    def delete(self) -> None:
+        """Close and remove the files."""
+        ...
+
+
+class DeferredStore(Protocol):
+    """The deferred messages of one topic, filed by due time."""
+
+    next_serial: int
+
+    def append(self, channel: str, due_wall_ns: int, frames: bytes, count: int) -> int:
+        """Keep messages for ``channel`` (all if empty) and return their position. Raises StorageError."""
+        ...
+
+    def buckets(self) -> list[int]:
+        """Return the buckets that hold anything, in order."""
+        ...
+
+    def load(self, bucket: int) -> Iterator[DeferredRecord]:
+        """Yield what a bucket holds."""
+        ...
+
+    def fetch(self, position: int, ids: Collection[bytes]) -> dict[bytes, bytes]:
+        """Return the frames of ``ids`` at ``position``, as far as they are there."""
+        ...
+
+    def drop(self, bucket: int) -> None:
+        """A bucket is not needed any more."""
+        ...
+
+    def sync(self) -> None:
+        """As TopicLog.sync."""
+        ...
+
+    def close(self) -> None:
+        """Close the files."""
+        ...
+
+    def delete(self) -> None:
+        """Close and remove the files."""
         ...
 
 
 class LogStore(Protocol):
-    """Gives each topic its log."""
+    """Gives each topic its log and its deferred messages."""
 
-    def open(self, topic: str) -> TopicLog:
-        """Return the log of ``topic``, a new one if there is none. Raises StorageError."""
+    def open(self, topic: str, known_end: int = -1, known_sequence: int = 0) -> TopicLog:
+        """Return the log of ``topic``, a new one if there is none.
+
+        ``known_end`` and ``known_sequence`` are what the last checkpoint saw, to scan only what came after it.
+        Raises StorageError, and StartupError for files of a newer version.
+        """
         ...
 
-
-class MemoryLog:
-    """The log of a topic whose messages are only in memory."""
-
-    def append(self, batch: Batch) -> None:
-        """Keep nothing: the channels hold the batch."""
-
-
-class MemoryLogs:
-    """Memory only, for every topic."""
-
-    def open(self, topic: str) -> MemoryLog:
-        """Return a log that keeps nothing."""
-        return MemoryLog()
+    def open_deferred(self, topic: str) -> DeferredStore:
+        """Return the deferred messages of ``topic``. Raises as ``open``."""
+        ...

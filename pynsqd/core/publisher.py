@@ -18,3 +18,15 @@ class Publisher(Protocol):
     def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
         """Replace reply number ``reply``, an OK that did not come true, by the error of ``verb`` (PUB, MPUB, DPUB)."""
         ...
+
+    def hold(self) -> None:
+        """Keep the replies back beyond the turn: an fsync has to come first. May be called again before ``let_go``."""
+        ...
+
+    def let_go(self) -> None:
+        """One fsync has come; when all have, the replies may leave."""
+        ...
+
+
+# Who waits for a publish to come true: the publisher, the index of its reply, the verb.
+Pending = tuple[Publisher, int, str]

@@ -30,6 +30,7 @@ from pynsqd.wire.quote import quote
 
 if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
+    from pynsqd.core.topic import Topic
 
 DEFAULT_HEARTBEAT_NS: Final = 30_000_000_000
 _DEFAULT_OUTPUT_BUFFER: Final = 16384
@@ -60,6 +61,7 @@ class Session:
         "_broker",
         "_decoder",
         "_heartbeat_due_ns",
+        "_held",
         "_magic",
         "_peer",
         "_read_due_ns",
@@ -80,7 +82,7 @@ class Session:
     def __init__(self, broker: "Broker", peer: Peer, remote_address: str, now_ns: int) -> None:
         host = remote_address.rpartition(":")[0].strip("[]") or remote_address
         self._broker = broker
-        self._peer = peer
+        self._peer: Peer | None = peer
         self._decoder = Decoder()
         self._magic = False
         self._body_of: BodyRule | None = None  # the command whose body is awaited
@@ -93,6 +95,7 @@ class Session:
         self.connect_wall_ns = broker.wall_ns(now_ns)
         self.consumer: Consumer | None = None
         self.frames: list[bytes] = []
+        self._held = 0  # fsyncs that the replies wait for
         self.identified = False
         self.identity = Identity(
             client_id=host,
@@ -167,8 +170,9 @@ class Session:
                 break
             if line is None:
                 break
-            done = True
             self._command(line, now_ns)
+            if self._body_of is None:
+                done = True
         return done
 
     def _read_magic(self, now_ns: int) -> bool:
@@ -297,7 +301,7 @@ class Session:
             _invalid("MPUB insufficient number of parameters")
         # nsqd says its code twice here.
         topic = self._topic_name("E_BAD_TOPIC MPUB", params[1])
-        self._broker.topic(topic)
+        self._topic(topic, "MPUB")
         self._expect_body("MPUB", topic)
 
     def _dpub(self, params: list[bytes], now_ns: int) -> None:
@@ -327,20 +331,31 @@ class Session:
         if not delay_ns:
             self._publish(topic, [body], "DPUB")
             return
+        found = self._topic(topic, "DPUB")
         self._count_published(topic, 1)
         self.replies.append(encoder.OK)
-        self._broker.topic(topic).publish_deferred(body, delay_ns, self, "DPUB")
+        found.publish_deferred(body, delay_ns, self, "DPUB")
 
     def _publish(self, topic: str, bodies: list[bytes], verb: str) -> None:
+        found = self._topic(topic, verb)
         self._count_published(topic, len(bodies))
         self.replies.append(encoder.OK)
-        self._broker.topic(topic).publish(bodies, self, verb)
+        found.publish(bodies, self, verb)
+
+    def _topic(self, name: str, verb: str) -> "Topic":
+        """Return the topic, a new one if there is none."""
+        try:
+            return self._broker.topic(name)
+        except StorageError as error:
+            raise FatalClientError(f"E_{verb}_FAILED", f"{verb} failed {error}") from None
 
     def _count_published(self, topic: str, count: int) -> None:
         self.published[topic] = self.published.get(topic, 0) + count
 
     def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
         """An OK did not come true: the client gets the error in its place, and nothing after it."""
+        if reply >= len(self.replies):
+            return  # an earlier one failed already
         del self.replies[reply:]
         self._fail(FatalClientError(f"E_{verb}_FAILED", f"{verb} failed {error}"))
 
@@ -366,7 +381,7 @@ class Session:
         if not is_valid_name(channel_name):
             raise FatalClientError(E_BAD_CHANNEL, f"SUB channel name {quote(params[2])} is not valid")
         # A refused SUB leaves topic and channel behind, as in nsqd.
-        channel = self._broker.topic(topic_name).channel(channel_name)
+        channel = self._topic(topic_name, "SUB").channel(channel_name)
         limit = self._broker.options.max_channel_consumers
         if limit and len(channel.consumers) >= limit:
             text = f"SUB failed consumers for {topic_name}:{channel_name} exceeds limit of {limit}"
@@ -423,7 +438,11 @@ class Session:
             _invalid(f"REQ could not parse timeout {_text(params[2])}")
         # Out of range is no error here: nsqd brings the delay into the range.
         delay_ns = min(max(ms_to_ns(ms), 0), self._broker.options.max_req_timeout_ns)
-        if not self._subscription.requeue(message_id, delay_ns, now_ns):
+        try:
+            found = self._subscription.requeue(message_id, delay_ns, now_ns)
+        except StorageError as error:
+            raise ClientError("E_REQ_FAILED", f"REQ {_text(message_id)} failed {error}") from None
+        if not found:
             raise self._not_ours("REQ", message_id)
 
     def _touch(self, params: list[bytes], now_ns: int) -> None:
@@ -459,11 +478,28 @@ class Session:
 
     # -- output --------------------------------------------------------------------------------------------------
 
+    def hold(self) -> None:
+        """Keep the replies back beyond the turn: an fsync has to come first."""
+        self._held += 1
+
+    def let_go(self) -> None:
+        """One fsync has come; when all have, the replies may leave."""
+        self._held -= 1
+        self._broker.output[self] = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the connection is to be closed: nothing more will be said."""
+        return self.closing and not self._held
+
     def take_output(self) -> list[bytes]:
         """Return what is to be written, replies first, and forget it."""
-        output = self.replies + self.frames
-        if self.replies:
-            self.replies = []
+        if self._held:
+            output = self.frames
+        else:
+            output = self.replies + self.frames
+            if self.replies:
+                self.replies = []
         if self.frames:
             self.frames = []
             if self.consumer is not None:
@@ -479,7 +515,7 @@ class Session:
     def resume_writing(self) -> None:
         """The peer reads again."""
         self._unread_since_ns = 0
-        if self.consumer is not None:
+        if self.consumer is not None and not self.closing:
             self.consumer.unblock()
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -520,11 +556,15 @@ class Session:
     def close(self) -> None:
         """Take no more commands; the connection ends when what is to be sent has been written."""
         self.closing = True
+        if self.consumer is not None:
+            self.consumer.block()
         self._broker.output[self] = None
 
     def closed(self) -> None:
         """The connection is gone: give back what the client held and let go of everything."""
         self.closing = True
+        self._peer = None  # each holds the other, and short connections must not wait for the garbage collector
+        self.replies.clear()
         self._broker.timers.cancel(self._timer)
         self._broker.forget(self)
         if self.consumer is not None:
@@ -533,7 +573,8 @@ class Session:
 
     def flush(self) -> None:
         """Let the connection write."""
-        self._peer.flush()
+        if self._peer is not None:
+            self._peer.flush()
 
 
 def _invalid(text: str) -> NoReturn:

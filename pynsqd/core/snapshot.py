@@ -1,10 +1,11 @@
 """From the live broker to the immutable snapshots of ``stats`` (PROTOCOL 2.5)."""
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from pynsqd.core.consumer import Consumer
 from pynsqd.core.latency import merge, quantile_ns
-from pynsqd.core.stats import BrokerStats, ChannelStats, ClientStats, Latency, TopicStats
+from pynsqd.core.stats import BrokerStats, ChannelStats, ClientStats, Latency, StorageStats, TopicStats
 
 if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
@@ -20,21 +21,34 @@ def snapshot(
     if topic and topic not in broker.topics:
         return BrokerStats(None, None)
     chosen = [broker.topics[topic]] if topic else [broker.topics[name] for name in sorted(broker.topics)]
-    clients = {session.consumer: session for session in broker.sessions if session.consumer} if include_clients else {}
+    clients = {}
+    if include_clients:
+        clients = {session.consumer: _client(session, topic) for session in broker.sessions if session.consumer}
     topics = tuple(
         _topic(broker, one, channel, clients, include_clients)
         for one in chosen
         if not channel or channel in one.channels
     )
-    shown = tuple(_client(session) for session in producers if not topic or topic in session.published)
-    return BrokerStats(topics, shown if include_clients and shown else None)
+    shown = tuple(_client(session, topic) for session in producers) if include_clients else ()
+    return BrokerStats(topics, shown or None)
+
+
+def storage_snapshot(broker: "Broker", topic: str) -> list[StorageStats]:
+    """Return what the topics have on disk, sorted by name; only that of ``topic`` unless that is empty."""
+    shown = []
+    for one in sorted(broker.topics.values(), key=attrgetter("name")):
+        if one.log is not None and (not topic or one.name == topic):
+            sizes = [size for _, size in one.log.live_segments()]
+            damaged = one.log.damaged_records, one.log.damaged_bytes
+            shown.append(StorageStats(one.name, one.durability, len(sizes), sum(sizes), *damaged))
+    return shown
 
 
 def _topic(
     broker: "Broker",
     topic: "Topic",
     channel: str,
-    clients: dict[Consumer, "Session"],
+    clients: dict[Consumer, ClientStats],
     include_clients: bool,
 ) -> TopicStats:
     histograms = [one.latency.buckets(broker.now_ns) for one in topic.channels.values() if one.latency is not None]
@@ -46,7 +60,7 @@ def _topic(
             if not channel or name == channel
         ),
         depth=topic.depth,
-        backend_depth=0,
+        backend_depth=topic.backend_depth,
         message_count=topic.message_count,
         message_bytes=topic.message_bytes,
         paused=topic.paused,
@@ -55,19 +69,19 @@ def _topic(
 
 
 def _channel(
-    broker: "Broker", channel: "Channel", clients: dict[Consumer, "Session"], include_clients: bool
+    broker: "Broker", channel: "Channel", clients: dict[Consumer, ClientStats], include_clients: bool
 ) -> ChannelStats:
     return ChannelStats(
         channel_name=channel.name,
         depth=channel.depth,
-        backend_depth=0,
+        backend_depth=channel.backend_depth,
         in_flight_count=channel.in_flight_count,
         deferred_count=len(channel.deferred),
         message_count=channel.message_count,
         requeue_count=channel.requeue_count,
         timeout_count=channel.timeout_count,
         client_count=len(channel.consumers),
-        clients=tuple(_client(clients[one]) for one in channel.consumers) if include_clients else None,
+        clients=tuple(clients[one] for one in channel.consumers) if include_clients else None,
         paused=channel.paused,
         e2e_processing_latency=_latency(
             broker, None if channel.latency is None else channel.latency.buckets(broker.now_ns)
@@ -82,7 +96,7 @@ def _latency(broker: "Broker", buckets: dict[int, int] | None) -> Latency:
     return Latency(sum(buckets.values()), tuple((one, quantile_ns(buckets, one)) for one in quantiles))
 
 
-def _client(session: "Session") -> ClientStats:
+def _client(session: "Session", topic: str) -> ClientStats:
     identity = session.identity
     consumer = session.consumer
     return ClientStats(
@@ -104,7 +118,7 @@ def _client(session: "Session") -> ClientStats:
         authed=False,
         auth_identity="",
         auth_identity_url="",
-        pub_counts=tuple(session.published.items()),
+        pub_counts=tuple((name, count) for name, count in session.published.items() if not topic or name == topic),
         tls=identity.tls,
         tls_cipher_suite="",
         tls_version="",

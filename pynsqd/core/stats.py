@@ -75,6 +75,18 @@ class TopicStats:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageStats:
+    """The files of one topic's log."""
+
+    topic_name: str
+    durability: str
+    segments: int
+    bytes: int
+    damaged_records: int  # places that could not be read since the node started, and their bytes
+    damaged_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class BrokerStats:
     """The whole node. ``topics`` is None when a topic was asked for that does not exist, as in nsqd."""
 

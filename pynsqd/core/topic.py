@@ -1,12 +1,13 @@
 """A topic: what was published in this turn becomes one batch, goes to the log once, then to every channel. Hot."""
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pynsqd.core.batch import Batch
 from pynsqd.core.channel import Channel
-from pynsqd.core.log import TopicLog
-from pynsqd.core.publisher import Publisher
+from pynsqd.core.deferred import Deferrals
+from pynsqd.core.log import DEFERRED_BIT, FSYNC, MEMORY, DeferredStore, TopicLog
+from pynsqd.core.publisher import Pending, Publisher
 from pynsqd.wire.encoder import message_frames
 from pynsqd.wire.errors import StorageError
 from pynsqd.wire.names import is_ephemeral
@@ -14,49 +15,67 @@ from pynsqd.wire.names import is_ephemeral
 if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
 
+_NO_LIMIT: Final = (0, 0)
+
 
 class Topic:
     """Takes messages and hands each to all of its channels.
 
-    While there is no channel, while it is paused, or held until lookupd has been asked for its channels, messages
-    wait on the topic; the channels that exist when that ends get them.
+    It *flows* while it has a channel, is not paused, and is not held (a new topic is, until lookupd has been asked for
+    its channels). While it does not, messages wait in its log, and the channels that exist when it flows again read
+    them from there. An ephemeral topic has no log; there they wait in memory.
     """
 
     __slots__ = (
         "_bodies",
         "_broker",
         "_deferred",
-        "_log",
         "_publishers",
+        "_stop",
         "_waiting",
-        "_waiting_deferred",
+        "_waiting_count",
         "channels",
-        "depth",
+        "deferrals",
+        "durability",
         "ephemeral",
+        "flowing",
         "held",
+        "log",
         "message_bytes",
         "message_count",
         "name",
         "paused",
     )
 
-    def __init__(self, name: str, broker: "Broker", log: TopicLog, *, held: bool) -> None:
+    def __init__(
+        self,
+        name: str,
+        broker: "Broker",
+        log: TopicLog | None,
+        store: DeferredStore | None,
+        durability: str,
+        *,
+        held: bool,
+    ) -> None:
         self._broker = broker
-        self._log = log
         # What this turn has brought: bodies, and who waits for a reply (with its index and the verb).
         self._bodies: list[bytes] = []
-        self._publishers: list[tuple[Publisher, int, str]] = []
+        self._publishers: list[Pending] = []
         self._deferred: list[tuple[bytes, int, Publisher, int, str]] = []
-        self._waiting: deque[Batch] = deque()
-        self._waiting_deferred: list[tuple[int, bytes]] = []
+        self._waiting: deque[Batch] = deque()  # of an ephemeral topic
+        self._waiting_count = 0
         self.channels: dict[str, Channel] = {}
-        self.depth = 0  # messages in _waiting and _waiting_deferred
+        self.durability = durability
         self.ephemeral = is_ephemeral(name)
+        self.flowing = False
         self.held = held
+        self.log = log
         self.message_bytes = 0
         self.message_count = 0
         self.name = name
         self.paused = False
+        self._stop = (log.end, log.end_sequence) if log else _NO_LIMIT  # while it does not flow
+        self.deferrals = Deferrals(self, broker, store)
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
@@ -77,79 +96,149 @@ class Topic:
         if self._publishers:
             bodies, publishers = self._bodies, self._publishers
             self._bodies, self._publishers = [], []
-            self._commit_batch(bodies, publishers, wall_ns)
+            if bodies:
+                self._commit_batch(bodies, publishers, wall_ns)
         if self._deferred:
             deferred, self._deferred = self._deferred, []
             for body, delay_ns, publisher, reply, verb in deferred:
                 self._commit_deferred(body, now_ns + delay_ns, (publisher, reply, verb), wall_ns)
 
-    def _commit_batch(self, bodies: list[bytes], publishers: list[tuple[Publisher, int, str]], wall_ns: int) -> None:
-        if not bodies:
-            return
+    def _commit_batch(self, bodies: list[bytes], publishers: list[Pending], wall_ns: int) -> None:
         ids = self._broker.ids.take(len(bodies), wall_ns)
         batch = Batch(ids, message_frames(ids, bodies, wall_ns))
-        if self._append(batch, publishers):
-            self.message_count += len(bodies)
-            self.message_bytes += sum(map(len, bodies))
-            self._pass_on(batch)
+        if self.log is not None and self._is_logged(len(bodies)):
+            try:
+                self.log.append(batch)
+            except StorageError as error:
+                self._refuse(publishers, error)
+                return
+            self._appended(publishers)
+        self.message_count += len(bodies)
+        self.message_bytes += sum(map(len, bodies))
+        if self.flowing:
+            for channel in self.channels.values():
+                channel.put(batch)
+        elif self.log is None:
+            self._wait(batch)
 
-    def _commit_deferred(self, body: bytes, due_ns: int, publisher: tuple[Publisher, int, str], wall_ns: int) -> None:
+    def _commit_deferred(self, body: bytes, due_ns: int, publisher: Pending, wall_ns: int) -> None:
         ids = self._broker.ids.take(1, wall_ns)
-        batch = Batch(ids, message_frames(ids, [body], wall_ns))
-        if not self._append(batch, [publisher]):
+        try:
+            self.deferrals.publish(due_ns, message_frames(ids, [body], wall_ns), keep=self._keeps)
+        except StorageError as error:
+            self._refuse([publisher], error)
             return
+        if self._keeps:
+            self._appended([publisher])
         self.message_count += 1
         self.message_bytes += len(body)
-        if self.flowing:
-            for channel in self.channels.values():
-                channel.put_deferred(due_ns, batch.frames)
-        elif self._room():
-            self._waiting_deferred.append((due_ns, batch.frames))
-            self.depth += 1
-
-    def _append(self, batch: Batch, publishers: list[tuple[Publisher, int, str]]) -> bool:
-        try:
-            self._log.append(batch)
-        except StorageError as error:
-            for publisher, reply, verb in publishers:
-                publisher.publish_failed(reply, verb, error)
-            return False
-        return True
-
-    # -- towards the channels ------------------------------------------------------------------------------------
 
     @property
-    def flowing(self) -> bool:
-        """Whether messages go on to the channels at once."""
-        return bool(self.channels) and not self.paused and not self.held
+    def _keeps(self) -> bool:
+        return self.log is not None and self.durability != MEMORY
 
-    def _pass_on(self, batch: Batch) -> None:
-        if self.flowing:
-            for channel in self.channels.values():
-                channel.put(batch)
-            return
-        room = self._room()
+    def _is_logged(self, count: int) -> bool:
+        """Tell whether ``count`` new messages go to the log: in memory only while all channels have room for them."""
+        return (
+            self.durability != MEMORY
+            or not self.flowing
+            or not all(channel.has_room(count) for channel in self.channels.values() if not channel.ephemeral)
+        )
+
+    def _appended(self, publishers: list[Pending]) -> None:
+        self._broker.appended(self, publishers if self.durability == FSYNC else [])
+
+    def _refuse(self, publishers: list[Pending], error: StorageError) -> None:
+        self._broker.report_failure(self, error)
+        for publisher, reply, verb in publishers:
+            publisher.publish_failed(reply, verb, error)
+
+    def _wait(self, batch: Batch) -> None:
+        """Keep a batch of an ephemeral topic that does not flow, as far as there is room (PROTOCOL 1.16)."""
+        room = self._broker.memory_limit - self._waiting_count
         if room < len(batch):
-            batch = batch.first(room)
+            batch = batch.first(max(0, room))
         if batch.ids:
             self._waiting.append(batch)
-            self.depth += len(batch)
+            self._waiting_count += len(batch)
 
-    def _room(self) -> int:
-        """How many more messages may wait here; only an ephemeral topic has a limit (PROTOCOL 1.16)."""
-        return max(0, self._broker.memory_limit - self.depth) if self.ephemeral else 1 << 62
+    # -- the log, for the channels -------------------------------------------------------------------------------
 
-    def _flow(self) -> None:
-        """Hand what waits to the channels, if it may go."""
-        if not self.flowing:
+    @property
+    def read_limit(self) -> tuple[int, int]:
+        """Up to where the channels may read: (position, number of messages before it)."""
+        if self.log is None:
+            return _NO_LIMIT
+        return (self.log.end, self.log.end_sequence) if self.flowing else self._stop
+
+    def read(self, position: int, stop: int, max_bytes: int) -> tuple[list[Batch], int, int]:
+        """Read the log. Raises StorageError."""
+        assert self.log is not None  # noqa: S101 - a channel is behind only where there is a log
+        return self.log.read(position, stop, max_bytes)
+
+    def append_owed(self, channel: str, frames: bytes, count: int) -> int:
+        """Put what a channel owes again into the log; returns its position, -1 if it is not kept.
+
+        Raises StorageError.
+        """
+        if self.log is None or self.durability == MEMORY:
+            return -1
+        position = self.log.append_owed(channel, frames, count)
+        self._appended([])
+        return position
+
+    def fetch(self, position: int, ids: list[bytes]) -> dict[bytes, bytes]:
+        """Return the frames of ``ids``, kept at ``position`` in the log or among the deferred, as far as there."""
+        if position & DEFERRED_BIT:
+            return self.deferrals.fetch(position, ids)
+        return self.log.fetch(position, ids) if self.log else {}
+
+    def defer(self, channel: Channel, due_ns: int, frame: bytes) -> None:
+        """Hold a message of one channel back until ``due_ns``. Raises StorageError."""
+        keep = self._keeps and not channel.ephemeral
+        self.deferrals.requeue(channel, due_ns, frame, keep=keep)
+        if keep:
+            self._appended([])
+
+    # -- flowing -------------------------------------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """Messages that no channel has been given."""
+        return self._logged + self._waiting_count + self.deferrals.waiting_count
+
+    @property
+    def backend_depth(self) -> int:
+        """How many of them are beyond what nsqd would keep in memory."""
+        return max(0, self._logged - self._broker.memory_limit)
+
+    @property
+    def _logged(self) -> int:
+        return self.log.end_sequence - self._stop[1] if self.log is not None and not self.flowing else 0
+
+    def _reflow(self) -> None:
+        """Start or stop to flow, as channels, pause and hold say now."""
+        flowing = bool(self.channels) and not self.paused and not self.held
+        if flowing == self.flowing:
             return
-        for batch in self._waiting:
-            for channel in self.channels.values():
+        if not flowing:
+            self._stop = self.read_limit
+            self.flowing = False
+            self.deferrals.stop()
+            return
+        self.flowing = True
+        waiting, self._waiting = self._waiting, deque()
+        self._waiting_count = 0
+        for channel in self.channels.values():
+            channel.catch_up(*self._stop)
+            for batch in waiting:
                 channel.put(batch)
-        for due_ns, frame in self._waiting_deferred:
-            for channel in self.channels.values():
-                channel.put_deferred(due_ns, frame)
-        self.empty()
+        self.deferrals.flow()
+
+    def stand_at(self, position: int, sequence: int, waiting_from: int) -> None:
+        """After a restart: what is in the log from ``position`` on has not been given to any channel."""
+        self._stop = (position, sequence)
+        self.deferrals.waiting_from = waiting_from
 
     # -- channels ------------------------------------------------------------------------------------------------
 
@@ -159,14 +248,16 @@ class Topic:
         if channel is None:
             channel = self.channels[name] = Channel(self, name, self._broker, self._broker.now_ns)
             self._broker.note("channel_created", self.name, name)
-            self._flow()
+            self._reflow()
         return channel
 
     def delete_channel(self, name: str) -> None:
         """Delete a channel with its messages and close its consumers. An ephemeral topic goes with its last channel."""
         channel = self.channels.pop(name)
         channel.close()
+        self._reflow()
         self._broker.note("channel_deleted", self.name, name)
+        self._broker.checkpoint_now(self)
         if self.ephemeral and not self.channels:
             self._broker.delete_topic(self.name)
 
@@ -175,28 +266,47 @@ class Topic:
     def release(self) -> None:
         """End the hold of a new topic: its channels are known."""
         self.held = False
-        self._flow()
+        self._reflow()
 
     def pause(self) -> None:
         """Keep messages on the topic; the channels go on with what they have."""
         self.paused = True
+        self._reflow()
         self._broker.note("paused", self.name, "")
 
     def unpause(self) -> None:
         """Let messages flow again."""
         self.paused = False
-        self._broker.note("paused", self.name, "")
-        self._flow()
+        self._reflow()
+        self._broker.note("unpaused", self.name, "")
+
+    def set_durability(self, durability: str) -> None:
+        """Change what an OK promises from now on: memory, log or fsync. An ephemeral topic stays in memory."""
+        self.durability = durability
+        self._broker.note("durability_set", self.name, "")
 
     def empty(self) -> None:
-        """Drop what waits on the topic; the channels keep theirs."""
+        """Drop what waits on the topic; the channels keep theirs. A crash does not bring it back."""
         self._waiting.clear()
-        self._waiting_deferred.clear()
-        self.depth = 0
+        self._waiting_count = 0
+        waited_from = self.deferrals.waiting_from
+        self.deferrals.stop()
+        for channel in self.channels.values():
+            if not self.flowing and channel.deferred.from_serial >= waited_from:
+                channel.deferred.from_serial = self.deferrals.waiting_from
+        if self.log is not None and not self.flowing:
+            dropped_from, _ = self._stop
+            self._stop = (self.log.end, self.log.end_sequence)
+            for channel in self.channels.values():
+                channel.skip_dropped(dropped_from)
+        self._broker.checkpoint_now(self)
 
     def close(self) -> None:
-        """Let go of everything and close the consumers of all channels; the topic is gone."""
+        """Let go of everything, files too, and close the consumers of all channels; the topic is gone."""
         for name in list(self.channels):
             self.channels.pop(name).close()
             self._broker.note("channel_deleted", self.name, name)
-        self.empty()
+        self._bodies, self._publishers, self._deferred = [], [], []
+        self.deferrals.close(delete=True)
+        if self.log is not None:
+            self.log.delete()

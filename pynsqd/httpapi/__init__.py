@@ -1,1 +1,1 @@
-"""The HTTP side of the node."""
+"""The HTTP side of the node: the ingest in front, aiohttp behind it."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
-from anyio import to_thread
+from anyio import Event, to_thread
 
 from pynsqd.httpapi.config import ConfigApi
 from pynsqd.httpapi.debug import DebugApi
@@ -140,11 +140,13 @@ class PublishApi:
         """Publish a message, or a batch; the answer waits until it is in the log."""
         broker = self._turn.broker
         target = read_target(request.path, request.raw_query, broker.options)
-        if target.batch and target.refusal is not None:  # nsqd looks at the query of a batch first
-            return target.refusal
-        body = await request.body(target.limit)
-        if body is None:
+        if (request.web.content_length or 0) > target.limit:
             return too_big(target)
+        if target.batch and target.refusal is not None:  # the query of a batch comes before its body
+            return target.refusal
+        body = await request.read(target.limit + 1)
+        if len(body) > target.limit:
+            return too_big(target, body[: target.limit])
         return await self._publish(target, body)
 
     async def _publish(self, target: Target, body: bytes) -> Reply:
@@ -153,6 +155,7 @@ class PublishApi:
         await self._turn.committed()
         if refusal is not None:
             return refusal
+        await publisher.settled()
         return failure(503, STORAGE_FAILED) if publisher.failed else v1("OK")
 
 
@@ -162,6 +165,18 @@ class _Publisher:
     def __init__(self) -> None:
         self.replies: list[bytes] = []
         self.failed = False
+        self._synced = Event()
+        self._synced.set()
 
     def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
         self.failed = True
+
+    def hold(self) -> None:
+        self._synced = Event()
+
+    def let_go(self) -> None:
+        self._synced.set()
+
+    async def settled(self) -> None:
+        """Wait for the fsync that the answer needs, if there is one."""
+        await self._synced.wait()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pynsqd.runtime.fields import config_value
 from pynsqd.runtime.http import HttpError, HttpRequest, Reply, Router, v1
-from pynsqd.runtime.kinds import parse_level
+from pynsqd.runtime.kinds import LogLevel, parse_level
 
 if TYPE_CHECKING:
     from pynsqd.httpapi.app import Node
@@ -39,25 +39,25 @@ class ConfigApi:
             raise HttpError(413, "INVALID_VALUE")
         try:
             if request.parameter == "log_level":
-                self._set_log_level(body)
-            elif request.parameter == "nsqlookupd_tcp_addresses":
-                self._set_lookupds(body)
-            else:
-                raise HttpError(400, "INVALID_OPTION")
+                return v1(self._set_log_level(body))
+            if request.parameter == "nsqlookupd_tcp_addresses":
+                return self._set_lookupds(body)
         except (ValueError, RecursionError):
             raise HttpError(400, "INVALID_VALUE") from None
-        return await self.show(request)
+        raise HttpError(400, "INVALID_OPTION")
 
-    def _set_log_level(self, body: bytes) -> None:
+    def _set_log_level(self, body: bytes) -> LogLevel:
         level = parse_level(body.decode())
         self._node.options = replace(self._node.options, log_level=level)
         self._node.logs.level = level
+        return level
 
-    def _set_lookupds(self, body: bytes) -> None:
-        addresses = json.loads(body)
-        if addresses is None:
-            addresses = []
+    def _set_lookupds(self, body: bytes) -> Reply:
+        given = json.loads(body)
+        addresses = [] if given is None else given
         if not isinstance(addresses, list) or not all(isinstance(address, str) for address in addresses):
             raise ValueError("not a list of strings")
         self._node.options = replace(self._node.options, nsqlookupd_tcp_addresses=tuple(addresses))
         self._node.peers.set_addresses(addresses)
+        answer = v1(addresses)
+        return replace(answer, body=b"null") if given is None else answer  # as Go shows the list it was given

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
+import signal
 import sys
 import threading
 import traceback
@@ -25,7 +26,7 @@ _INDEX: Final = {
     "cmdline": "the command line",
     "goroutine": "the stack of every task and thread",
     "heap": "memory figures, and the most frequent types of objects",
-    "profile": "where the event loop spends its time: stacks sampled for ?seconds=30, folded, with their counts",
+    "profile": "where the processor time goes: stacks sampled for ?seconds=30, folded, with their counts",
     "threadcreate": "the threads",
 }
 
@@ -83,19 +84,22 @@ class DebugApi:
         return plain(figures + "".join(f"{count:>10} {name}\n" for name, count in types.most_common(_MOST_TYPES)))
 
     async def profile(self, request: HttpRequest) -> Reply:
-        """Sample the stack of the event loop's thread and count what was seen."""
+        """Sample the stack of the main thread as long as it uses the processor, and count what was seen."""
         asked = request.query().get("seconds", "30")
         if not _SECONDS.fullmatch(asked) or not 0 < float(asked) <= _LONGEST_PROFILE_S:
             return plain(f"seconds must be more than 0 and at most {_LONGEST_PROFILE_S:.0f}\n", 400)
+        if signal.getitimer(signal.ITIMER_PROF)[0]:
+            return plain("a profile is being taken already\n", 500)
         seen: Counter[str] = Counter()
-        stop = threading.Event()
-        sampler = threading.Thread(target=_sample, args=(threading.get_ident(), seen, stop), daemon=True)
-        sampler.start()
+        # A signal, since a sampling thread would only see the places where the main thread lets go of the interpreter.
+        signal.signal(signal.SIGPROF, lambda _, frame: seen.update((_folded(frame),)))
+        signal.setitimer(signal.ITIMER_PROF, _SAMPLE_S, _SAMPLE_S)
         try:
             await anyio.sleep(float(asked))
         finally:
-            stop.set()
-        return plain("".join(f"{stack} {count}\n" for stack, count in seen.copy().most_common()))
+            signal.setitimer(signal.ITIMER_PROF, 0)
+            signal.signal(signal.SIGPROF, signal.SIG_IGN)  # one may still be on its way, and would kill by default
+        return plain("".join(f"{stack} {count}\n" for stack, count in seen.most_common()))
 
     async def symbol(self, request: HttpRequest) -> Reply:
         """Say, as Go does, that symbols can be asked for; there are none."""
@@ -113,13 +117,6 @@ class DebugApi:
         """Collect garbage now."""
         gc.collect()
         return plain("")
-
-
-def _sample(thread: int, seen: Counter[str], stop: threading.Event) -> None:
-    while not stop.wait(_SAMPLE_S):
-        frame = sys._current_frames().get(thread)
-        if frame is not None:
-            seen[_folded(frame)] += 1
 
 
 def _folded(frame: FrameType | None) -> str:

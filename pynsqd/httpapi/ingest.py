@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import httptools
 
@@ -88,6 +87,7 @@ class _HeadReader:
         self.content_length = 0
         self.begun = 0
         self.hosts = 0
+        self.connection: set[bytes] = set()
         self.plain = True  # nothing that only the general path handles
 
     def on_message_begin(self) -> None:
@@ -102,6 +102,8 @@ class _HeadReader:
             self.content_length = int(value)
         elif name == b"host":
             self.hosts += 1
+        elif name == b"connection":
+            self.connection.update(token.strip() for token in value.lower().split(b","))
         elif name in (b"transfer-encoding", b"expect"):
             self.plain = False
 
@@ -120,9 +122,12 @@ def read_head(raw: bytes, options: Options) -> Head | None:
     version = parser.get_http_version()
     if not reader.plain or reader.begun != 1 or version not in ("1.0", "1.1"):
         return None
-    if reader.hosts != 1 and version == "1.1":
-        return None
-    style = (0 if version == "1.1" else 2) + (0 if parser.should_keep_alive() else 1)
+    if version == "1.1":
+        if reader.hosts != 1:
+            return None
+        style = 1 if b"close" in reader.connection else 0
+    else:
+        style = 2 if b"keep-alive" in reader.connection and b"close" not in reader.connection else 3
     path, _, query = reader.url.decode("utf-8", "surrogateescape").partition("?")
     method = parser.get_method()
     if method == b"GET" and path == "/ping" and not reader.content_length:
@@ -131,6 +136,18 @@ def read_head(raw: bytes, options: Options) -> Head | None:
         return None
     target = read_target(path, query, options)
     return Head(target, reader.content_length, style) if reader.content_length <= target.limit else None
+
+
+class GeneralPath(Protocol):
+    """Who answers what the ingest does not."""
+
+    def __call__(self) -> asyncio.Protocol:
+        """Make the protocol that takes a connection over."""
+        ...
+
+    def close(self) -> None:
+        """Close the connections that were taken over."""
+        ...
 
 
 class Ingest:
@@ -143,7 +160,7 @@ class Ingest:
     def __init__(self, turn: Turn, options: Options) -> None:
         self.turn = turn
         self.options = options
-        self.general: Callable[[], asyncio.Protocol] | None = None
+        self.general: GeneralPath | None = None
         self.parked: list[IngestConnection] = []
         self.connections: set[IngestConnection] = set()
         self.heads: dict[bytes, Head] = {}
@@ -158,20 +175,22 @@ class Ingest:
             self._start_second()
         return IngestConnection(self)
 
-    def serve_general(self, factory: Callable[[], asyncio.Protocol]) -> None:
-        """Hand what is not answered in place to protocols made by ``factory``: from now on, and what has waited."""
-        self.general = factory
+    def serve_general(self, general: GeneralPath) -> None:
+        """Hand what is not answered in place to ``general``: from now on, and what has waited."""
+        self.general = general
         parked, self.parked = self.parked, []
         for connection in parked:
             connection.hand_over()
 
     def close(self) -> None:
-        """Close every connection that has not been handed over; answers already written still leave."""
+        """Close every connection; answers already written still leave."""
         if self._clock is not None:
             self._clock.cancel()
             self._clock = None
         for connection in tuple(self.connections):
             connection.close()
+        if self.general is not None:
+            self.general.close()
 
     def learn(self, raw: bytes) -> Head | None:
         """Read a head and know it by its bytes from now on; None if the request is the general path's."""
@@ -204,6 +223,7 @@ class IngestConnection(asyncio.Protocol):
         "_closing",
         "_eof",
         "_heard",
+        "_held",
         "_ingest",
         "_pending",
         "_rest",
@@ -219,6 +239,7 @@ class IngestConnection(asyncio.Protocol):
         self.replies: list[bytes] = []
         self._ingest = ingest
         self._heard = ingest.second
+        self._held = 0  # fsyncs that the replies wait for
         self._pending = bytearray()  # the beginning of a request
         self._wanted = 0  # bytes that must be pending before it is worth looking again
         self._rest: bytes | None = None  # what the general path is to begin with
@@ -244,6 +265,7 @@ class IngestConnection(asyncio.Protocol):
             return
         if self._rest is not None:
             self._rest += data
+            self._transport.pause_reading()  # answers come first, and an fsync may take its time
             return
         if self._pending:
             self._pending += data
@@ -305,7 +327,9 @@ class IngestConnection(asyncio.Protocol):
             self.hand_over()
 
     def flush(self) -> None:
-        """Write the replies of this turn (Flushable)."""
+        """Write the replies of this turn (Flushable), unless they wait for an fsync."""
+        if self._held:
+            return
         replies, self.replies = self.replies, []
         if not self._transport.is_closing():
             self._transport.write(b"".join(replies))
@@ -318,6 +342,15 @@ class IngestConnection(asyncio.Protocol):
         """Answer 503 in the place of an OK that did not come true (Publisher)."""
         style = _style_of(self.replies[reply])
         self.replies[reply] = encode_reply(failure(503, STORAGE_FAILED), style, self._ingest.date)
+
+    def hold(self) -> None:
+        """Keep the replies back beyond the turn (Publisher)."""
+        self._held += 1
+
+    def let_go(self) -> None:
+        """One fsync has come; when all have, the replies leave (Publisher)."""
+        self._held -= 1
+        self._ingest.turn.touch(self)
 
     def hand_over(self) -> None:
         """Let the general path take the connection, as if it had been its own from ``_rest`` on."""

@@ -36,6 +36,7 @@ class Target:
 
     batch: bool  # /mpub
     limit: int  # longest body in bytes
+    longest: int  # longest message in bytes
     topic: str = ""
     delay_ns: int = 0
     binary: bool = False
@@ -52,8 +53,9 @@ def read_target(path: str, raw_query: str, options: Options) -> Target:
         topic = topic_name(query)
         delay_ns = 0 if batch else _delay_ns(query, options.max_req_timeout_ns)
     except HttpError as error:
-        return Target(batch, limit, topic, refusal=failure(error.status, error.text))
-    return Target(batch, limit, topic, delay_ns, batch and boolean(query, "binary", absent=False))
+        return Target(batch, limit, options.max_msg_size, topic, refusal=failure(error.status, error.text))
+    binary = batch and boolean(query, "binary", absent=False)
+    return Target(batch, limit, options.max_msg_size, topic, delay_ns, binary)
 
 
 def topic_name(query: dict[str, str]) -> str:
@@ -84,9 +86,15 @@ def _delay_ns(query: dict[str, str], most_ns: int) -> int:
     return delay_ns
 
 
-def too_big(target: Target) -> Reply:
-    """Answer a body longer than ``target.limit``; the connection ends, since the rest of it is not read."""
-    return failure(413, "BODY_TOO_BIG" if target.batch else "MSG_TOO_BIG", close=True)
+def too_big(target: Target, begin: bytes = b"") -> Reply:
+    """Answer a body longer than ``target.limit`` that begins with ``begin``; the connection ends, it is not all read.
+
+    nsqd takes a text batch line by line, so a line that is too long counts before the whole that is too long.
+    """
+    *lines, _ = begin.split(b"\n")
+    if target.batch and (target.binary or max(map(len, lines), default=0) <= target.longest):
+        return failure(413, "BODY_TOO_BIG", close=True)
+    return failure(413, "MSG_TOO_BIG", close=True)
 
 
 def ping(broker: Broker) -> Reply:
@@ -109,8 +117,7 @@ def publish(broker: Broker, target: Target, body: bytes, publisher: Publisher, o
             split = split_binary if target.binary else split_lines
             bodies = split(body, broker.options)
             publisher.replies.append(ok)
-            if bodies:
-                topic.publish(bodies, publisher, "MPUB")
+            topic.publish(bodies, publisher, "MPUB")
         elif target.delay_ns:
             publisher.replies.append(ok)
             topic.publish_deferred(body, target.delay_ns, publisher, "PUB")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SECOND_NS: Final = 1_000_000_000
 _LATENCY_UNITS: Final = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))
+_CLIENT_FIELDS: Final = tuple(field.name for field in fields(ClientStats))
 # Not shown unless there is something to show.
 _OPTIONAL: Final = ("authed", "auth_identity", "auth_identity_url", "pub_counts")
 
@@ -44,7 +45,10 @@ class StatsApi:
         )
         memory = memory_figures() if boolean(query, "include_mem", absent=True) else None
         if query.get("format") == "json":
-            return v1(as_json(stats, broker.health, self._node.started_ns, memory))
+            shown = as_json(stats, broker.health, self._node.started_ns, memory)
+            if boolean(query, "include_storage", absent=False):  # only when asked: some compare the rest literally
+                shown["storage"] = [asdict(one) for one in broker.storage_stats(query.get("topic", ""))]
+            return v1(shown)
         return v1("".join(as_text(stats, broker.health, self._node.started_ns, time.time_ns(), memory)))
 
 
@@ -100,7 +104,7 @@ def _clients_json(clients: Sequence[ClientStats] | None) -> list[dict[str, Any]]
 
 
 def _client_json(client: ClientStats) -> dict[str, Any]:
-    shown = asdict(client)
+    shown: dict[str, Any] = {name: getattr(client, name) for name in _CLIENT_FIELDS}
     shown["pub_counts"] = [{"topic": topic, "count": count} for topic, count in client.pub_counts]
     return {name: value for name, value in shown.items() if value or name not in _OPTIONAL}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pynsqd.core.log import FSYNC, LOG, MEMORY
 from pynsqd.httpapi.publish import STORAGE_FAILED, topic_name
 from pynsqd.runtime.http import HttpError, HttpRequest, Reply, Router, argument, v1, valid_name
 from pynsqd.wire.errors import StorageError
@@ -38,10 +39,16 @@ class TopicsApi:
             router.add("POST", path, handler)
 
     async def create_topic(self, request: HttpRequest) -> Reply:
-        """Create a topic; it may exist already."""
-        name = topic_name(request.query())
+        """Create a topic; it may exist already. ``durability`` says what an OK to its publishers promises."""
+        query = request.query()
+        name = topic_name(query)
+        durability = query.get("durability")
+        if durability not in (None, MEMORY, LOG, FSYNC):
+            raise HttpError(400, "INVALID_DURABILITY")
         try:
-            self._broker.topic(name)
+            topic = self._broker.topic(name)
+            if durability is not None and durability != topic.durability:
+                topic.set_durability(durability)
         except StorageError:
             raise HttpError(503, STORAGE_FAILED) from None
         return await self._done()

@@ -51,7 +51,7 @@ class Connection(asyncio.BufferedProtocol):
         output = self._session.take_output()
         if output:
             self._transport.write(output[0] if len(output) == 1 else b"".join(output))
-        if self._session.closing:
+        if self._session.finished:
             self._close()
         elif output and self._turn.broker.dirty:
             self._turn.schedule()  # written messages make room for more

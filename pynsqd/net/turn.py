@@ -24,13 +24,20 @@ class Flushable(Protocol):
 class Turn:
     """Ends the broker's turn once after all sockets that were ready, and at its due times.
 
-    ``on_changes`` is called with what was created, deleted or paused before any reply of the turn leaves.
+    Before any reply of the turn leaves, ``on_changes`` is called with what was created, deleted or paused, and
+    ``after_turn`` to see to the files.
     """
 
-    def __init__(self, broker: Broker, on_changes: Callable[[list[Change]], None]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        on_changes: Callable[[list[Change]], None],
+        after_turn: Callable[[], None] = lambda: None,
+    ) -> None:
         self.broker = broker
         self.receive_buffer = memoryview(bytearray(_RECEIVE_BUFFER))
         self._on_changes = on_changes
+        self.after_turn = after_turn
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
         self._touched: dict[Flushable, None] = {}
@@ -70,6 +77,7 @@ class Turn:
         changes = broker.take_changes()
         if changes:
             self._on_changes(changes)
+        self.after_turn()
         touched, self._touched = self._touched, {}
         for session in broker.take_output():
             session.flush()

@@ -191,7 +191,7 @@ class HttpRequest:
         return body if len(body) <= limit else None
 
     async def read(self, most: int) -> bytes:
-        """Read the body, or its first ``most`` bytes if it is longer. Raises HttpError as ``body`` does."""
+        """Read the body, or at least its first ``most`` bytes if it is longer. Raises HttpError as ``body`` does."""
         from aiohttp import web  # noqa: PLC0415  loaded already by http_server; importing this module must be quick
 
         chunks: list[bytes] = []
@@ -209,7 +209,7 @@ class HttpRequest:
                 size += len(chunk)
         except (web.RequestPayloadError, ConnectionError, TimeoutError) as error:
             raise HttpError(500, "INTERNAL_ERROR") from error
-        return b"".join(chunks)[:most]
+        return b"".join(chunks)
 
 
 Handler = Callable[[HttpRequest], Awaitable[Reply]]

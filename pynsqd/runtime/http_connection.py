@@ -42,14 +42,14 @@ class HttpConnection(web.RequestHandler):
         for body in (self.reading, *(body for _, body in self._messages)):
             if body is not None and not body.is_eof():
                 body.set_exception(web.RequestPayloadError("the client has shut down its side"))
-        idle = self._waiter is not None and not self._waiter.done()
-        return not idle and self._request_count > 0
+        return self.reading is not None or bool(self._messages)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send the response, and end a half-closed connection after the last one."""
         finished = await super().finish_response(request, resp, start_time)
+        self.reading = None
         if self._half_closed and not self._messages:
             self.close()
         return finished

@@ -1,6 +1,7 @@
 """Listening sockets: TCP host:port, or a path for a Unix socket (PROTOCOL 4.1, PROCESS 10)."""
 
 import asyncio
+import errno
 import os
 import socket
 import stat
@@ -46,6 +47,8 @@ async def listen(address: str, factory: Callable[[], asyncio.BaseProtocol]) -> L
         server = await loop.create_server(factory, _resolve(host), port, backlog=_BACKLOG, start_serving=False)
     except OSError as error:
         raise StartupError(f"listen ({address}) failed - {error.strerror or error}") from None
+    except UnicodeError:  # what the resolver says to a name that cannot be one
+        raise StartupError(f"listen ({address}) failed - invalid host name") from None
     bound = server.sockets[0].getsockname()
     shown = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
     return Listener(server, shown, bound[1])
@@ -67,9 +70,12 @@ async def _listen_unix(
 
 
 def _remove_stale(path: str) -> None:
-    """Remove the socket that a kill left behind."""
-    if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and not _somebody_listens(path):
-        os.unlink(path)
+    """Remove the socket that a kill left behind; one that somebody listens on, asyncio would replace unasked."""
+    if not os.path.exists(path) or not stat.S_ISSOCK(os.stat(path).st_mode):
+        return
+    if _somebody_listens(path):
+        raise OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE))
+    os.unlink(path)
 
 
 def _somebody_listens(path: str) -> bool:

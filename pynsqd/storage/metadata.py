@@ -1,7 +1,7 @@
 """Which topics and channels exist and which are paused: one msgpack file in the data path, replaced whole.
 
-The file is a map: ``version`` (1) and ``topics``, a list of {name, paused, channels: [{name, paused}]}. Ephemeral
-topics and channels are left out. It is written before the answer to whatever changed it.
+The file is a map: ``version`` (1) and ``topics``, a list of {name, paused, durability, channels:
+[{name, paused}]}. Ephemeral topics and channels are left out. It is written before the answer to whatever changed it.
 """
 
 import os
@@ -12,11 +12,13 @@ from typing import Any, Final
 
 import msgpack
 
+from pynsqd.core.log import FSYNC, LOG, MEMORY
 from pynsqd.wire.errors import StartupError, StorageError
 from pynsqd.wire.names import is_valid_name
 
 FILE_NAME: Final = "pynsqd.meta"
 _VERSION: Final = 1
+_DURABILITIES: Final = (MEMORY, LOG, FSYNC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class TopicMeta:
 
     name: str
     paused: bool
+    durability: str
     channels: tuple[ChannelMeta, ...]
 
 
@@ -64,6 +67,7 @@ def save(folder: Path, topics: Iterable[TopicMeta]) -> None:
         {
             "name": topic.name,
             "paused": topic.paused,
+            "durability": topic.durability,
             "channels": [{"name": channel.name, "paused": channel.paused} for channel in topic.channels],
         }
         for topic in topics
@@ -106,7 +110,9 @@ def _parse(document: Any) -> list[TopicMeta]:
     topics = []
     for topic in document["topics"]:
         channels = tuple(ChannelMeta(_name(one), bool(one["paused"])) for one in topic["channels"])
-        topics.append(TopicMeta(_name(topic), bool(topic["paused"]), channels))
+        if topic["durability"] not in _DURABILITIES:
+            raise ValueError(f"{topic['durability']!r} is no durability")
+        topics.append(TopicMeta(_name(topic), bool(topic["paused"]), topic["durability"], channels))
     return topics
 
 

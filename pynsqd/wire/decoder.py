@@ -50,7 +50,7 @@ class Decoder:
         left = len(self._data) - self._pos
         if not left and not self._parts:
             self._data = data
-            self._pos = 0
+            self._pos = self._wanted = 0
             return
         if not self._parts:
             self._have = left
@@ -122,7 +122,7 @@ class Decoder:
         """Take ``length`` bytes, or None if they are not all there yet."""
         stop = self._pos + length
         if stop > len(self._data):
-            self._wanted = length
+            self._await(length)
             return None
         taken = self._data[self._pos : stop]
         self._pos = stop
@@ -138,13 +138,14 @@ class Decoder:
         pos = start = self._pos
         end = len(data)
         limit = start + budget
+        wanted = 0
         size_at = _INT32.unpack_from
         for index in range(len(bodies), count):
             body = pos + 4
             if body > limit:
                 raise BatchOverrun
             if body > end:
-                self._wanted = 4
+                wanted = 4
                 break
             size = size_at(data, pos)[0]
             if not 0 < size <= max_size:
@@ -153,14 +154,23 @@ class Decoder:
             if stop > end:
                 if stop > limit:
                     raise BatchOverrun
-                self._wanted = stop - pos
+                wanted = stop - pos
                 break
             bodies.append(data[body:stop])
             pos = stop
         if pos > limit:
             raise BatchOverrun
         self._pos = pos
+        if wanted:
+            self._await(wanted)
         return budget - (pos - start)
+
+    def _await(self, length: int) -> None:
+        """Look again when ``length`` bytes are there; until then hold no more of the last read than its rest."""
+        self._wanted = length
+        if self._pos:
+            self._data = self._data[self._pos :]
+            self._pos = 0
 
     def _release(self) -> None:
         """Let go of a read that is used up: an idle connection holds no buffer."""

@@ -73,6 +73,19 @@ def skip_frames(frames: bytes, offset: int, count: int) -> int:
     return offset
 
 
+def skip_within(frames: bytes, offset: int, count: int, budget: int) -> tuple[int, int]:
+    """Skip up to ``count`` frames from ``offset``, no more once ``budget`` bytes are passed; at least one.
+
+    Returns how many, and the offset behind them.
+    """
+    start = offset
+    for done in range(1, count + 1):
+        offset += 4 + _SIZE.unpack_from(frames, offset)[0]
+        if offset - start >= budget:
+            return done, offset
+    return count, offset
+
+
 def split_frames(frames: bytes) -> list[bytes]:
     """Cut frames that follow each other into single ones."""
     single = []
@@ -102,7 +115,11 @@ def attempts(frame: bytes) -> int:
     return count
 
 
+def with_attempts(frame: bytes, count: int) -> bytes:
+    """Return the frame with another attempts field; it wraps at 65536 as in nsqd."""
+    return frame[:ATTEMPTS_AT] + _ATTEMPTS.pack(count & 0xFFFF) + frame[ID_AT:]
+
+
 def next_attempt(frame: bytes) -> bytes:
-    """Return the frame for the delivery after this one; attempts wrap at 65536 as in nsqd."""
-    count = (attempts(frame) + 1) & 0xFFFF
-    return frame[:ATTEMPTS_AT] + _ATTEMPTS.pack(count) + frame[ID_AT:]
+    """Return the frame for the delivery after this one."""
+    return with_attempts(frame, attempts(frame) + 1)

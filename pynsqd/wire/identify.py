@@ -180,7 +180,12 @@ def _fill(request: _Request, pairs: object) -> None:
             top = _INT32_MAX if name == "sample_rate" else _INT64_MAX
             if not -top - 1 <= value <= top:
                 raise ValueError(key)
-        setattr(request, name, value)
+        setattr(request, name, _scalar(value) if expected is str else value)
+
+
+def _scalar(text: str) -> str:
+    r"""Replace what a lone ``\ud800`` in JSON gives: no text in UTF-8, and Go replaces it too."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _heartbeat_ns(interval_ms: int, current: Identity, limits: Limits) -> int:

@@ -1,0 +1,202 @@
+"""When the storage is written: checkpoints on a timer, fsyncs in a thread, probes of what has failed."""
+
+import asyncio
+from collections.abc import Callable
+from time import thread_time
+from typing import TYPE_CHECKING, Final
+
+import anyio
+from anyio import to_thread
+
+from pynsqd.core.broker import Broker
+from pynsqd.core.owed import Standing, describe, keep_in_memory_ones, move_stragglers
+from pynsqd.core.publisher import Pending
+from pynsqd.core.topic import Topic
+from pynsqd.storage.checkpoint import Checkpoint
+from pynsqd.wire.errors import StorageError
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+# A checkpoint takes at most this share of the processor: a large one comes less often.
+_CHECKPOINT_SHARE: Final = 0.1
+_PROBE_S: Final = 1.0
+
+
+class Persistence:
+    """Keeps the files of a node in step with its broker. ``after_turn`` is called before replies leave."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        checkpoint: Checkpoint,
+        log: "FilteringBoundLogger",
+        wake: Callable[[], None],
+        save_metadata: Callable[[], None],
+    ) -> None:
+        """Take what to keep; ``wake`` has the turn end once more, for replies that were held back."""
+        self._save_metadata = save_metadata
+        self._broker = broker
+        self._checkpoint = checkpoint
+        self._log = log
+        self._wake = wake
+        self._loop = asyncio.get_running_loop()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._interval_s = broker.options.checkpoint_interval_ns / 1e9
+        self._waiting: dict[Topic, list[Pending]] = {}  # topics with something to sync, and who waits for it
+        self._synced_at: dict[Topic, int] = {}  # their message_count at the last sync
+        self._sync_wanted = anyio.Event()
+        self._syncing = anyio.Lock()
+        self._reported: dict[Topic, str] = {}
+
+    def after_turn(self) -> None:
+        """Hold back the replies that need an fsync, and write the checkpoint that cannot wait."""
+        broker = self._broker
+        if broker.unsynced:
+            unsynced, broker.unsynced = broker.unsynced, {}
+            for topic, publishers in unsynced.items():
+                self._waiting.setdefault(topic, []).extend(publishers)
+                for publisher, _, _ in publishers:
+                    publisher.hold()
+                counted = topic.message_count - self._synced_at.setdefault(topic, 0)
+                if publishers or counted >= broker.options.sync_every:
+                    self._sync_wanted.set()
+        if broker.checkpoint_urgent:
+            self.write_checkpoint()
+        elif broker.changed and self._alarm is None:
+            self._alarm = self._loop.call_later(self._interval_s, self._on_alarm)
+        if broker.failing != self._reported:
+            for topic, text in broker.failing.items() - self._reported.items():
+                self._log.error("storage failed", topic=topic.name, error=text)
+            self._reported = dict(broker.failing)
+
+    # -- checkpoints ---------------------------------------------------------------------------------------------
+
+    def _on_alarm(self) -> None:
+        self._alarm = None
+        began = thread_time()  # not wall time: on a busy machine that would stretch the interval for nothing
+        self.write_checkpoint()
+        spent = thread_time() - began
+        self._interval_s = max(self._broker.options.checkpoint_interval_ns / 1e9, spent / _CHECKPOINT_SHARE)
+
+    def write_checkpoint(self, *, sync: bool = False) -> None:
+        """Write down where every channel stands, then let go of the files that nobody needs."""
+        broker = self._broker
+        broker.checkpoint_urgent = False
+        changed, broker.changed = broker.changed, {}
+        topics = [topic for topic in changed if topic.log is not None and broker.topics.get(topic.name) is topic]
+        standings = [(topic, self._describe(topic)) for topic in topics]
+        self._checkpoint.keep_only({topic.name for topic in broker.topics.values()})
+        try:
+            self._checkpoint.write(sync=sync)
+        except StorageError as error:
+            broker.changed.update(changed)
+            for topic in topics[:1]:
+                broker.report_failure(topic, error)
+        # Also when it could not be written: what an older checkpoint owes of these files was finished since, and a
+        # disk that is full of finished messages must not stay full.
+        for topic, standing in standings:
+            assert topic.log is not None  # noqa: S101 - filtered above
+            topic.log.release(standing.needed_from)
+            topic.deferrals.release(standing.buckets)
+
+    def _describe(self, topic: Topic) -> Standing:
+        assert topic.log is not None  # noqa: S101 - see write_checkpoint
+        broker = self._broker
+        below = topic.log.end - 2 * broker.options.max_bytes_per_file
+        try:
+            if topic.log.start < below:
+                move_stragglers(topic, below, broker.options.max_bytes_per_file // 4)
+        except StorageError as error:
+            broker.report_failure(topic, error)
+        standing = describe(topic, broker.log_ns(broker.now_ns), broker.wall_ns(broker.now_ns))
+        self._checkpoint.put(topic.name, standing.state)
+        return standing
+
+    # -- fsync ---------------------------------------------------------------------------------------------------
+
+    async def sync_forever(self) -> None:
+        """Sync what was appended: at once where an OK waits for it, else as --sync-every and --sync-timeout say."""
+        while True:
+            with anyio.move_on_after(self._broker.options.sync_timeout_ns / 1e9):
+                await self._sync_wanted.wait()
+            self._sync_wanted = anyio.Event()
+            await self._sync()
+
+    async def _sync(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for topic in waiting:
+            self._synced_at[topic] = topic.message_count
+        async with self._syncing:
+            failed = await to_thread.run_sync(_sync_all, list(waiting))
+        for topic, publishers in waiting.items():
+            error = failed.get(topic)
+            if error is not None:
+                self._broker.report_failure(topic, error)
+            for publisher, reply, verb in publishers:
+                if error is not None:
+                    publisher.publish_failed(reply, verb, error)
+                publisher.let_go()
+        for topic in [topic for topic in self._synced_at if self._broker.topics.get(topic.name) is not topic]:
+            del self._synced_at[topic]
+        if waiting:
+            self._wake()
+
+    # -- failures ------------------------------------------------------------------------------------------------
+
+    async def probe_forever(self) -> None:
+        """Try what has failed again and again, so that the node heals by itself."""
+        while True:
+            await anyio.sleep(_PROBE_S)
+            for topic in list(self._broker.failing):
+                if topic.log is None:
+                    continue
+                try:
+                    await to_thread.run_sync(topic.log.probe)
+                except StorageError as error:
+                    self._broker.report_failure(topic, error)
+                    continue
+                if self._broker.failing.pop(topic, None) is not None:
+                    self._log.info("storage works again", topic=topic.name)
+                self._broker.dirty.update(dict.fromkeys(topic.channels.values()))
+                self._wake()
+            if self._broker.metadata_error:
+                self._save_metadata()
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Write the exact state, memory included, and close all files: nothing comes twice after this."""
+        await self._syncing.acquire()  # for good: the thread is done, and does not begin again
+        if self._alarm is not None:
+            self._alarm.cancel()
+        for topic in self._broker.topics.values():
+            if topic.log is None:
+                continue
+            try:
+                keep_in_memory_ones(topic)
+                topic.log.sync()
+                topic.deferrals.sync()
+            except StorageError as error:
+                self._log.error("could not keep everything", topic=topic.name, error=str(error))
+            self._broker.changed[topic] = None
+        self.write_checkpoint(sync=True)
+        if self._broker.failing:
+            self._log.error("stopped with storage that fails", error=self._broker.health)
+        for topic in self._broker.topics.values():
+            topic.deferrals.close(delete=False)
+            if topic.log is not None:
+                topic.log.close()
+
+
+def _sync_all(topics: list[Topic]) -> dict[Topic, StorageError]:
+    """Sync the logs of ``topics`` and return what failed. In a thread: an fsync can take as long as it likes."""
+    failed = {}
+    for topic in topics:
+        try:
+            if topic.log is not None:
+                topic.log.sync()
+                topic.deferrals.sync()
+        except StorageError as error:
+            failed[topic] = error
+    return failed

@@ -1,0 +1,127 @@
+"""The topics and channels of a node beyond its broker: what is kept of them, what lookupd is told and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anyio.abc import TaskGroup
+
+from pynsqd.core.broker import Broker
+from pynsqd.core.changes import Change
+from pynsqd.core.owed import restore
+from pynsqd.core.topic import Topic
+from pynsqd.lookup_peer import LookupPeers
+from pynsqd.net.turn import Turn
+from pynsqd.storage import metadata
+from pynsqd.wire.errors import StartupError, StorageError
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+
+class Registry:
+    """Keeps the metadata file, lookupd and new topics in step with the topics and channels of the broker."""
+
+    def __init__(self, broker: Broker, folder: Path, log: FilteringBoundLogger) -> None:
+        self._broker = broker
+        self._folder = folder
+        self._log = log
+        self._peers: LookupPeers | None = None
+        self._tasks: TaskGroup | None = None
+        self._turn: Turn | None = None
+
+    def load(self, checkpoint: Mapping[str, Mapping[str, Any]] | None, on_disk: Iterable[str]) -> None:
+        """Create the topics and channels that were there when the node stopped, and let them owe what they owed.
+
+        A topic ``on_disk`` that the metadata does not name was made while they could not be saved; it is not lost.
+        Raises StartupError.
+        """
+        states = checkpoint or {}
+        if states:
+            last = max(states.values(), key=itemgetter("released"))
+            self._broker.resume(last["released"], max(state["wall"] for state in states.values()))
+        known = metadata.load(self._folder)
+        unknown = sorted(set(on_disk) - {kept.name for kept in known})
+        for name in unknown:
+            self._log.warning("topic has a log, but is not in the metadata", topic=name)
+        for kept in known + [metadata.TopicMeta(name, False, self._broker.options.durability, ()) for name in unknown]:
+            try:
+                self._open(kept, states.get(kept.name))
+            except StorageError as error:
+                raise StartupError(f"failed to open topic {kept.name} - {error}") from None
+        self._broker.take_changes()
+        self.save()
+
+    def _open(self, kept: metadata.TopicMeta, state: Mapping[str, Any] | None) -> None:
+        known = {"known_end": state["end"], "known_sequence": state["sequence"]} if state else {}
+        topic = self._broker.open_topic(kept.name, kept.durability, **known)
+        if kept.paused:
+            topic.pause()
+        for one in kept.channels:
+            channel = topic.channel(one.name)
+            if one.paused:
+                channel.pause()
+        restore(topic, state)
+        self._broker.changed[topic] = None
+
+    def save(self) -> None:
+        """Write what there is now. A failure is logged and makes the node unhealthy; it is tried again on a timer."""
+        topics = (
+            metadata.TopicMeta(
+                topic.name,
+                topic.paused,
+                topic.durability,
+                tuple(
+                    metadata.ChannelMeta(channel.name, channel.paused)
+                    for channel in topic.channels.values()
+                    if not channel.ephemeral
+                ),
+            )
+            for topic in self._broker.topics.values()
+            if not topic.ephemeral
+        )
+        try:
+            metadata.save(self._folder, topics)
+            self._broker.metadata_error = ""
+        except StorageError as error:
+            if not self._broker.metadata_error:
+                self._log.error("failed to persist metadata", error=str(error))
+            self._broker.metadata_error = str(error)
+
+    def registrations(self) -> list[tuple[str, str]]:
+        """Return (topic, channel) of all there is; (topic, "") for a topic without channels."""
+        return [(topic.name, channel) for topic in self._broker.topics.values() for channel in (topic.channels or [""])]
+
+    def announce(self, peers: LookupPeers, tasks: TaskGroup, turn: Turn) -> None:
+        """From now on tell ``peers`` what changes, and ask them for the channels of new topics."""
+        self._peers = peers
+        self._tasks = tasks
+        self._turn = turn
+        self._broker.hold_new_topics = bool(self._broker.options.nsqlookupd_tcp_addresses)
+
+    def on_changes(self, changes: list[Change]) -> None:
+        """Save and announce what a turn has changed, before its replies leave."""
+        self.save()
+        for change in changes:
+            self._log.info(change.kind.replace("_", " "), topic=change.topic, channel=change.channel)
+            if self._peers is None or self._tasks is None:
+                continue
+            self._peers.notify(change)
+            if change.kind == "topic_created":
+                topic = self._broker.find_topic(change.topic)
+                if topic is not None and topic.held:
+                    self._tasks.start_soon(self._find_channels, topic, self._peers)
+
+    async def _find_channels(self, topic: Topic, peers: LookupPeers) -> None:
+        """Give a new topic the channels that lookupd knows, then let its messages flow (PROTOCOL 3.2)."""
+        try:
+            for name in await peers.channels(topic.name):
+                if self._broker.find_topic(topic.name) is topic:
+                    topic.channel(name)
+        finally:
+            topic.release()
+            if self._turn is not None:
+                self._turn.schedule()

@@ -1,0 +1,424 @@
+"""The log of one topic: segment files that follow each other. And the logs of all topics of a node."""
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice, pairwise
+from operator import attrgetter
+from pathlib import Path
+from secrets import randbits
+from typing import Final
+
+from pynsqd.core.batch import Batch
+from pynsqd.core.ids import ids_from
+from pynsqd.core.log import DEFERRED_BIT
+from pynsqd.storage import files
+from pynsqd.storage.deferred_store import FILE_NAME as DEFERRED_NAME
+from pynsqd.storage.deferred_store import DeferredStore
+from pynsqd.storage.format import (
+    ANY_SALT,
+    BATCH,
+    CONSECUTIVE,
+    OWED,
+    RECORD_HEADER_SIZE,
+    SEGMENT_HEADER_SIZE,
+    VERSION,
+    Record,
+    SegmentHeader,
+    pack_channel,
+    unpack_channel,
+)
+from pynsqd.storage.quarantine import Quarantine
+from pynsqd.storage.segment import Descriptors, Segment, Unsynced, read_header
+from pynsqd.wire.constants import ID_AT, ID_LENGTH
+from pynsqd.wire.encoder import message_id, split_frames
+from pynsqd.wire.names import is_valid_name
+
+BAD: Final = "bad"
+DEFERRED: Final = "deferred"
+PROBE: Final = "probe"
+_TOPIC_SUFFIX: Final = ".log"
+_SEGMENT_SUFFIX: Final = ".seg"
+_SEGMENT_NAME: Final = re.compile(r"([0-9]{20})\.seg")
+_OURS: Final = (_SEGMENT_SUFFIX, ".def", ".bad", PROBE)
+
+_ID_END: Final = ID_AT + ID_LENGTH
+_ALONE: Final = 1 << 14  # a record of so many bytes is a Batch of its own, smaller ones are joined
+_JOINED: Final = 1 << 16  # ... up to so many bytes
+_FETCH: Final = 1 << 20  # how far behind a position its messages are looked for
+_CHUNK: Final = 1 << 16  # what is read at once when little is expected
+_KEEP: Final = 1 << 20  # an open segment smaller than this is not worth being replaced when all of it was released
+
+Report = Callable[[str, str], None]
+
+
+class TopicLog:
+    """The log of one topic. All of it belongs to one thread, but for ``sync``.
+
+    A position is a logical byte offset: it only grows, and is never used again for anything else.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        max_bytes_per_file: int,
+        descriptors: Descriptors,
+        quarantine: Quarantine,
+        *,
+        known_end: int,
+        known_sequence: int,
+    ) -> None:
+        """Recover the log in ``folder``; see LogStore.open."""
+        self._descriptors = descriptors
+        self._folder = folder
+        self._max_bytes = max_bytes_per_file
+        self._quarantine = quarantine
+        self._unsynced = Unsynced()
+        self._segments = self._load()
+        self._open = self._segments[-1] if self._segments else None
+        if self._open and not self._open.sealed:
+            self._open.open_flags = files.APPEND
+            self._open.recover()
+        self.end = self._segments[-1].end if self._segments else 0
+        sequences = (segment.end_sequence() for segment in reversed(self._segments))
+        self.end_sequence = max(next((one for one in sequences if one is not None), 0), known_sequence)
+        if known_end > self.end:
+            self._skip_to(known_end)
+
+    def _load(self) -> list[Segment]:
+        """Look at the head of every segment file; nothing is touched before all were seen to be of a known version."""
+        found = []
+        for name, size in files.list_folder(self._folder):
+            base = _segment_base(name)
+            if base >= 0 and size >= 0:
+                path = self._folder / name
+                found.append((path, base, size, read_header(path) if size >= SEGMENT_HEADER_SIZE else None))
+            elif name not in (BAD, DEFERRED, PROBE):
+                self._quarantine.report(f"{self._folder / name} is none of the log's files and is ignored")
+        segments: list[Segment] = []
+        for path, base, size, header in found:
+            misplaced = header.base != base if header else bool(segments) and segments[-1].end > base
+            if size < SEGMENT_HEADER_SIZE:  # the node died while it created the file
+                files.unlink(path)
+            elif misplaced:
+                self._quarantine.report(f"{path} does not belong where it is and is ignored")
+            else:
+                segments.append(self._segment(path, header or SegmentHeader(VERSION, ANY_SALT, base, 0), size))
+                if not header:
+                    self._quarantine.add(segments[-1], base, SEGMENT_HEADER_SIZE, "bad segment header")
+        for before, after in pairwise(segments):
+            before.size = min(before.size, after.base - before.base)  # the rest was never appended, see Segment._cut
+        return segments
+
+    def _segment(self, path: Path, header: SegmentHeader, size: int) -> Segment:
+        return Segment(path, header, size, self._descriptors, self._quarantine.add)
+
+    def _skip_to(self, end: int) -> None:
+        """Leave a gap: what was appended here has been lost, and no cursor may find other messages in its place."""
+        if self._segments:
+            self._quarantine.miss(self._folder, self.end, end - self.end)
+        self._open = None
+        self.end = end
+
+    # -- append --------------------------------------------------------------------------------------------------
+
+    def append(self, batch: Batch, consecutive: bool = True) -> None:
+        """Append a batch and set its position. ``consecutive``: its ids are those of one IdGenerator.take.
+
+        Raises StorageError, and then nothing of it was appended.
+        """
+        count = len(batch.ids)
+        batch.position = self._append(BATCH, CONSECUTIVE if consecutive else 0, count, batch.frames)
+        self.end_sequence += count
+
+    def append_owed(self, channel: str, frames: bytes, count: int) -> int:
+        """Append messages that only ``channel`` still owes and return their position. Raises StorageError."""
+        return self._append(OWED, 0, count, pack_channel(channel) + frames)
+
+    def _append(self, kind: int, flags: int, count: int, payload: bytes) -> int:
+        segment = self._open
+        size = RECORD_HEADER_SIZE + len(payload)
+        if segment is None or segment.sealed or (segment.size + size > self._max_bytes and segment.size > 32):
+            return self._append_first(kind, flags, count, payload)
+        position = segment.append(kind, flags, count, self.end_sequence, payload)
+        self.end = position + size
+        self._unsynced.add(segment)
+        return position
+
+    def _append_first(self, kind: int, flags: int, count: int, payload: bytes) -> int:
+        """Roll: begin a segment with this record."""
+        self._open = None  # if this fails the next one is to begin at the same position
+        header = SegmentHeader(VERSION, randbits(32), self.end, self.end_sequence)
+        segment = self._segment(self._folder / f"{self.end:020d}{_SEGMENT_SUFFIX}", header, 0)
+        try:
+            files.make_folder(self._folder)
+        except OSError as error:
+            raise files.failure("mkdir", self._folder, error) from error
+        position = segment.append(kind, flags, count, self.end_sequence, payload)
+        self._segments.append(segment)
+        self._open = segment
+        self.end = segment.end
+        self._unsynced.add(segment)
+        return position
+
+    def sync(self) -> None:
+        """Make everything that was appended before the call survive a loss of power. Raises StorageError.
+
+        It may run in another thread, one at a time. After a failure the next append begins a new segment.
+        """
+        self._unsynced.sync()
+
+    # -- read ----------------------------------------------------------------------------------------------------
+
+    @property
+    def start(self) -> int:
+        """The position of the oldest record that is kept, or the end."""
+        return self._segments[0].base + SEGMENT_HEADER_SIZE if self._segments else self.end
+
+    @property
+    def damaged_records(self) -> int:
+        """Damaged places met since the log was opened."""
+        return self._quarantine.records
+
+    @property
+    def damaged_bytes(self) -> int:
+        """The bytes of those."""
+        return self._quarantine.bytes
+
+    def read(self, position: int, stop: int, max_bytes: int) -> tuple[list[Batch], int, int]:
+        """Return the batches from ``position`` up to ``stop``, the next position, and the sequence number there.
+
+        About ``max_bytes`` of the log are read at once: at least one record, if there is one. Small records are
+        joined. What is damaged is set aside, counted and passed over. With ``stop`` at ``position`` it tells the
+        sequence number.
+
+        Raises:
+            StorageError: a segment cannot be opened now; the same call may work later.
+        """
+        position = max(position, self.start)
+        stop = min(stop, self.end)
+        batches: list[Batch] = []
+        ids: list[bytes] = []
+        joined: list[bytes] = []
+        first = full = 0
+        next_position = next_sequence = -1
+        for run in self._runs(position, stop, max_bytes):
+            for at, kind, flags, count, sequence, payload in run:
+                length = len(payload)
+                next_position = at + RECORD_HEADER_SIZE + length
+                next_sequence = sequence
+                if kind != BATCH:
+                    continue
+                next_sequence += count
+                if joined and (length >= _ALONE or next_position > full):
+                    batches.append(Batch(ids, b"".join(joined), first))
+                    ids, joined = [], []
+                if not joined:
+                    first = at
+                    full = at if length >= _ALONE else at + _JOINED
+                if count == 1:
+                    ids.append(payload[ID_AT:_ID_END])
+                elif flags & CONSECUTIVE:
+                    ids += ids_from(payload[ID_AT:_ID_END], count)
+                else:
+                    ids += map(message_id, split_frames(payload))
+                joined.append(payload)
+            if batches or joined:
+                break
+        else:
+            if next_position < stop:  # it ended with damage, or nothing was read
+                next_position = max(position, stop)
+                next_sequence = self._sequence_at(next_position)
+        if joined:
+            batches.append(Batch(ids, b"".join(joined), first))
+        return batches, next_position, next_sequence
+
+    def _runs(self, position: int, stop: int, chunk: int) -> Iterator[list[Record]]:
+        """Yield the records that begin from ``position`` up to ``stop``, some at a time."""
+        index = max(0, bisect_right(self._segments, position, key=attrgetter("base")) - 1)
+        for segment in islice(self._segments, index, None):
+            if segment.base >= stop:
+                return
+            if segment.base > position:
+                self._quarantine.miss(self._folder, position, segment.base - position)
+            yield from segment.runs(position, stop, chunk)
+            position = segment.end
+
+    def _sequence_at(self, position: int) -> int:
+        for run in self._runs(position, self.end, _CHUNK):
+            return run[0][4]
+        return self.end_sequence
+
+    def fetch(self, position: int, ids: Collection[bytes]) -> dict[bytes, bytes]:
+        """Return the frames of the messages ``ids``, looked for from ``position`` on, up to 1 MiB behind it.
+
+        What is not found is absent. Raises StorageError as ``read`` does.
+        """
+        wanted = set(ids)
+        found: dict[bytes, bytes] = {}
+        for run in self._runs(max(position, self.start), min(position + _FETCH, self.end), _CHUNK):
+            for _, kind, _, _, _, payload in run:
+                frames = payload if kind == BATCH else unpack_channel(payload)[1]
+                for frame in split_frames(frames):
+                    if message_id(frame) in wanted:
+                        wanted.discard(message_id(frame))
+                        found[message_id(frame)] = frame
+            if not wanted:
+                break
+        return found
+
+    def owed_since(self, position: int) -> Iterator[tuple[str, Batch]]:
+        """Yield (channel, batch) for every ``append_owed`` from ``position`` on. Raises StorageError as ``read``."""
+        for run in self._runs(max(position, self.start), self.end, _CHUNK):
+            for at, kind, _, _, _, payload in run:
+                if kind == OWED:
+                    channel, frames = unpack_channel(payload)
+                    ids = [message_id(frame) for frame in split_frames(frames)]
+                    yield channel, Batch(ids, frames, at, fresh=False)
+
+    # -- retain --------------------------------------------------------------------------------------------------
+
+    def live_segments(self) -> list[tuple[int, int]]:
+        """Return position and bytes of each segment."""
+        return [(segment.base, segment.size) for segment in self._segments]
+
+    def release(self, position: int) -> None:
+        """Remove the segments that lie wholly before ``position``.
+
+        The open one goes too, unless it is small: then a new one would cost more than it frees.
+        """
+        while self._segments and self._segments[0].end <= position:
+            segment = self._segments[0]
+            if segment is self._open and not segment.sealed and segment.size < min(_KEEP, self._max_bytes // 2):
+                return
+            segment.close()
+            try:
+                if segment.unreadable:
+                    self._quarantine.keep(segment)
+                else:
+                    files.unlink(segment.path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                self._quarantine.report(str(files.failure("remove", segment.path, error)))
+                return
+            if segment is self._open:
+                self._open = None
+            del self._segments[0]
+
+    def probe(self) -> None:
+        """Try whether the disk takes what is written; may run in another thread. Raises StorageError."""
+        path = self._folder / PROBE
+        try:
+            files.make_folder(self._folder)
+            files.probe(path)
+        except OSError as error:
+            raise files.failure("write", path, error) from error
+
+    def close(self) -> None:
+        """Close the files."""
+        for segment in self._segments:
+            segment.close()
+
+    def delete(self) -> None:
+        """Remove all files of the topic, deferred messages and what was set aside too."""
+        self.close()
+        self._segments.clear()
+        self._open = None
+        for folder in (self._folder / DEFERRED, self._folder / BAD, self._folder):
+            try:
+                for name, size in files.list_folder(folder):
+                    if size >= 0 and name.endswith(_OURS):
+                        files.unlink(folder / name)
+                files.remove_folder(folder)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._quarantine.report(str(files.failure("remove", folder, error)))
+
+
+class LogStore:
+    """The logs of a node, in the folder ``topics`` of its data path."""
+
+    def __init__(self, folder: Path, max_bytes_per_file: int, on_damage: Report) -> None:
+        """Keep the logs in data path ``folder``; ``on_damage`` hears, with the topic, of what is wrong with files."""
+        self._descriptors = Descriptors()
+        self._folder = folder / "topics"
+        self._max_bytes = max_bytes_per_file
+        self._on_damage = on_damage
+        self._quarantines: dict[str, Quarantine] = {}  # of logs whose deferred messages are still to be opened
+
+    def topics(self) -> list[str]:
+        """Return the topics that have files. Raises StorageError."""
+        return [topic for topic, paths in self._found().items() if paths]
+
+    def check(self) -> None:
+        """Look at the version of every file of every topic and touch none: to be called before the first ``open``.
+
+        Raises:
+            StartupError: a later release wrote one of them.
+            StorageError: one cannot be opened.
+        """
+        for paths in self._found().values():
+            for path in paths:
+                read_header(path)
+
+    def _found(self) -> dict[str, list[Path]]:
+        """Return the files of each topic."""
+        try:
+            names = [name for name, size in files.list_folder(self._folder) if size < 0]
+            topics = {
+                name.removesuffix(_TOPIC_SUFFIX): self._folder / name for name in names if name.endswith(_TOPIC_SUFFIX)
+            }
+            return {topic: _files_in(folder) for topic, folder in topics.items() if is_valid_name(topic)}
+        except OSError as error:
+            raise files.failure("open", self._folder, error) from error
+
+    def open(self, topic: str, known_end: int = -1, known_sequence: int = 0) -> TopicLog:
+        """Return the log of ``topic`` as it was when its node stopped or died; a new one if there are no files.
+
+        ``known_end`` and ``known_sequence`` are its end and end_sequence at some time before that, as a checkpoint
+        says: should less be left, the log goes on there.
+
+        Raises:
+            StartupError: a later release wrote one of its files; nothing was touched.
+            StorageError: its files cannot be opened.
+        """
+        folder = self._folder / (topic + _TOPIC_SUFFIX)
+        quarantine = self._quarantines[topic] = Quarantine(folder / BAD, topic, self._on_damage)
+        try:
+            return TopicLog(
+                folder,
+                self._max_bytes,
+                self._descriptors,
+                quarantine,
+                known_end=known_end,
+                known_sequence=known_sequence,
+            )
+        except OSError as error:
+            raise files.failure("open", folder, error) from error
+
+    def open_deferred(self, topic: str, known_serial: int = 0) -> DeferredStore:
+        """Return the deferred messages of ``topic``; ``known_serial`` is a next_serial of before. Raises as ``open``.
+
+        Its damage counts with that of the log, if that was opened just before.
+        """
+        folder = self._folder / (topic + _TOPIC_SUFFIX)
+        quarantine = self._quarantines.pop(topic, None) or Quarantine(folder / BAD, topic, self._on_damage)
+        try:
+            return DeferredStore(folder / DEFERRED, self._descriptors, quarantine, known_serial)
+        except OSError as error:
+            raise files.failure("open", folder / DEFERRED, error) from error
+
+
+def _files_in(folder: Path) -> list[Path]:
+    segments = [folder / name for name, size in files.list_folder(folder) if size >= 0 and _segment_base(name) >= 0]
+    deferred = folder / DEFERRED
+    return segments + [deferred / name for name, _ in files.list_folder(deferred) if DEFERRED_NAME.fullmatch(name)]
+
+
+def _segment_base(name: str) -> int:
+    """Return the position in the name of a segment file; -1 if it is no such name."""
+    match = _SEGMENT_NAME.fullmatch(name)
+    base = int(match[1]) if match else -1
+    return base if base < DEFERRED_BIT else -1
