@@ -73,10 +73,10 @@ class HttpApi:
 
     def _node(self, producer: Producer, now_ns: int) -> dict[str, object]:
         topics = list(producer.registered)
-        return producer.info.shown() | {
-            "tombstones": [self._db.is_tombstoned(producer, topic, now_ns) for topic in topics],
-            "topics": topics,
-        }
+        tombstones = [False] * len(topics)
+        if producer.tombstones:
+            tombstones = [self._db.is_tombstoned(producer, topic, now_ns) for topic in topics]
+        return producer.info.shown() | {"tombstones": tombstones, "topics": topics}
 
     async def debug(self, request: HttpRequest) -> Reply:
         """Show every registration that has a producer, keys sorted."""

@@ -29,25 +29,23 @@ class Producer:
         return f"{self.info.broadcast_address}:{self.info.http_port}"
 
 
-@dataclass(slots=True)
-class _Topic:
-    # Dicts without values, for they keep their order.
-    producers: dict[Producer, None] = field(default_factory=dict)
-    channels: dict[str, dict[Producer, None]] = field(default_factory=dict)
+# A dict without values, for it keeps its order.
+_Producers = dict[Producer, None]
 
 
 class RegistrationDB:
     """All registrations, indexed by topic and by producer, so that no operation looks at more than it is about.
 
-    A topic or channel outlives its producers until it is deleted over HTTP; ephemeral ones go with the UNREGISTER of
-    their last producer.
+    A topic or channel outlives its producers until it is deleted over HTTP; an ephemeral one goes with the UNREGISTER
+    of its last producer, and an ephemeral topic leaves its channels behind, as in nsqlookupd.
     """
 
     def __init__(self, inactive_producer_timeout_ns: int, tombstone_lifetime_ns: int) -> None:
         self._inactive_producer_timeout_ns = inactive_producer_timeout_ns
         self._tombstone_lifetime_ns = tombstone_lifetime_ns
-        self._producers: dict[Producer, None] = {}
-        self._topics: dict[str, _Topic] = {}
+        self._producers: _Producers = {}
+        self._topics: dict[str, _Producers] = {}
+        self._channels: dict[str, dict[str, _Producers]] = {}  # by topic and channel
 
     # ---- what nodes do
 
@@ -65,60 +63,57 @@ class RegistrationDB:
 
     def register(self, producer: Producer, topic: str, channel: str = "") -> None:
         """Note that ``producer`` has the topic and, unless it is empty, the channel. Once more changes nothing."""
-        entry = self._entry(topic)
-        entry.producers[producer] = None
+        self._topics.setdefault(topic, {})[producer] = None
         channels = producer.registered.setdefault(topic, set())
         if channel:
-            entry.channels.setdefault(channel, {})[producer] = None
+            self._channels.setdefault(topic, {}).setdefault(channel, {})[producer] = None
             channels.add(channel)
 
     def unregister(self, producer: Producer, topic: str, channel: str = "") -> None:
         """Take ``producer`` off the channel or, if that is empty, off the topic and all its channels."""
-        entry = self._topics.get(topic)
-        if entry is None:
+        if channel:
+            self._unregister_channel(producer, topic, channel)
             return
-        if not channel:
-            self._withdraw(producer, topic)
-            if is_ephemeral(topic) and not entry.producers:
-                del self._topics[topic]
-        elif (producers := entry.channels.get(channel)) is not None:
-            producers.pop(producer, None)
-            producer.registered.get(topic, set()).discard(channel)
-            if is_ephemeral(channel) and not producers:
-                del entry.channels[channel]
+        self._withdraw(producer, topic)
+        if is_ephemeral(topic) and not self._topics.get(topic):
+            self._topics.pop(topic, None)
 
-    def _entry(self, topic: str) -> _Topic:
-        return self._topics.setdefault(topic, _Topic())
+    def _unregister_channel(self, producer: Producer, topic: str, channel: str) -> None:
+        channels = self._channels.get(topic, {})
+        if channel not in channels:
+            return
+        channels[channel].pop(producer, None)
+        producer.registered.get(topic, set()).discard(channel)
+        if is_ephemeral(channel) and not channels[channel]:
+            del channels[channel]
 
     def _withdraw(self, producer: Producer, topic: str) -> None:
-        entry = self._topics[topic]
         for channel in producer.registered.pop(topic, ()):
-            del entry.channels[channel][producer]
-        entry.producers.pop(producer, None)
+            del self._channels[topic][channel][producer]
+        self._topics.get(topic, {}).pop(producer, None)
         producer.tombstones.pop(topic, None)
 
     # ---- what operators do
 
     def create_topic(self, topic: str) -> None:
         """Add a topic without a producer, if it is not there."""
-        self._entry(topic)
+        self._topics.setdefault(topic, {})
 
     def create_channel(self, topic: str, channel: str) -> None:
         """Add a channel, and its topic, without a producer, if they are not there."""
-        self._entry(topic).channels.setdefault(channel, {})
+        self.create_topic(topic)
+        self._channels.setdefault(topic, {}).setdefault(channel, {})
 
     def delete_topic(self, topic: str) -> None:
         """Remove a topic with its channels and all registrations for them; nothing if there is none."""
-        entry = self._topics.pop(topic, None)
-        if entry is not None:
-            for producer in entry.producers:
-                del producer.registered[topic]
-                producer.tombstones.pop(topic, None)
+        self._channels.pop(topic, None)
+        for producer in self._topics.pop(topic, ()):
+            del producer.registered[topic]
+            producer.tombstones.pop(topic, None)
 
     def delete_channel(self, topic: str, channel: str) -> bool:
         """Remove a channel and the registrations for it; tell whether it was there."""
-        entry = self._topics.get(topic)
-        producers = entry.channels.pop(channel, None) if entry else None
+        producers = self._channels.get(topic, {}).pop(channel, None)
         if producers is None:
             return False
         for producer in producers:
@@ -127,8 +122,7 @@ class RegistrationDB:
 
     def tombstone(self, topic: str, node: str, now_ns: int) -> None:
         """Hide from ``lookup`` the producers of ``topic`` whose ``node`` this is, for the tombstone lifetime."""
-        entry = self._topics.get(topic)
-        for producer in entry.producers if entry else ():
+        for producer in self._topics.get(topic, ()):
             if producer.node == node:
                 producer.tombstones[topic] = now_ns
 
@@ -140,17 +134,16 @@ class RegistrationDB:
 
     def channels(self, topic: str) -> list[str]:
         """Return the channels of ``topic``; none for an unknown one."""
-        entry = self._topics.get(topic)
-        return list(entry.channels) if entry else []
+        return list(self._channels.get(topic, ()))
 
     def lookup(self, topic: str, now_ns: int) -> list[Producer] | None:
         """Return the active producers of ``topic`` that are not tombstoned for it, or None if it is unknown."""
-        entry = self._topics.get(topic)
-        if entry is None:
+        producers = self._topics.get(topic)
+        if producers is None:
             return None
         return [
             producer
-            for producer in entry.producers
+            for producer in producers
             if self._is_active(producer, now_ns) and not self.is_tombstoned(producer, topic, now_ns)
         ]
 
@@ -167,12 +160,13 @@ class RegistrationDB:
         """Go through all that has a producer, as ``<category>:<key>:<subkey>``, with when each was tombstoned in ns."""
         if self._producers:
             yield "client::", [(producer, None) for producer in self._producers]
-        for name, topic in self._topics.items():
-            if topic.producers:
-                yield f"topic:{name}:", [(producer, producer.tombstones.get(name)) for producer in topic.producers]
-            for channel, producers in topic.channels.items():
+        for topic, producers in self._topics.items():
+            if producers:
+                yield f"topic:{topic}:", [(producer, producer.tombstones.get(topic)) for producer in producers]
+        for topic, channels in self._channels.items():
+            for channel, producers in channels.items():
                 if producers:
-                    yield f"channel:{name}:{channel}", [(producer, None) for producer in producers]
+                    yield f"channel:{topic}:{channel}", [(producer, None) for producer in producers]
 
     def _is_active(self, producer: Producer, now_ns: int) -> bool:
         return now_ns - producer.last_update_ns <= self._inactive_producer_timeout_ns

@@ -52,8 +52,6 @@ class Session:
 
     def receive(self, data: bytes, now_ns: int) -> bytes:
         """Take what has arrived and return the answers to all commands that it completes; none once it is closing."""
-        if self.closing:
-            return b""
         self._inbox.feed(data)
         answers: list[bytes] = []
         try:
