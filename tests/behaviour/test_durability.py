@@ -1,0 +1,205 @@
+"""--durability: what an OK promises, per node and per topic (P1), and what a slow or failing fsync does to others."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from pynsqd.storage import files as files_module
+from tests.support.daemons import Daemon
+from tests.support.failing_files import FailingFiles
+from tests.support.nodes import OK, V2, Api, Inside, eventually, inside, owed_in_checkpoint
+from tests.support.wire import ERROR, command, mpub
+
+
+async def test_acknowledged_messages_survive_a_kill(tmp_path: Path) -> None:
+    """Killed right after the last OK, by default options: PUB, MPUB, DPUB, /pub, /mpub, with and without channels."""
+    with Daemon("nsqd", "--checkpoint-interval=1s", data_path=tmp_path) as node:
+        api = Api(node.http)
+        async with await V2.open(node.tcp) as client:
+            for topic in (b"t", b"bare"):
+                if topic == b"t":
+                    await api.do("/topic/create?topic=t", "/channel/create?topic=t&channel=c")
+                name = topic.decode()
+                assert (await api.post(f"/pub?topic={name}", b"http")).status == 200
+                assert (await api.post(f"/mpub?topic={name}", b"h1\nh2")).status == 200
+                assert (await api.post(f"/pub?topic={name}&defer=600000", b"far")).status == 200
+                assert await client.ask(command(b"PUB " + topic, b"one")) == OK
+                assert await client.ask(mpub(topic, [b"m1", b"m2"])) == OK
+                assert await client.ask(command(b"DPUB " + topic + b" 60000", b"near")) == OK
+        node.kill()
+        node.start()
+        api = Api(node.http)
+        assert await api.owes() == (6, 0, 2)
+        assert (await api.topic("bare"))["depth"] == 8
+        for name in ("t", "bare"):
+            async with await V2.consumer(node.tcp, 10, name) as client:
+                got = [message.body for message in await client.messages(6)]
+                assert got == [b"http", b"h1", b"h2", b"one", b"m1", b"m2"]
+
+
+async def test_requeued_messages_survive_a_kill(tmp_path: Path) -> None:
+    """A REQ is kept at once, with its delay and attempts; no checkpoint is needed."""
+    with Daemon("nsqd", "--checkpoint-interval=1s", data_path=tmp_path) as node:
+        api = Api(node.http)
+        async with await V2.consumer(node.tcp, 2) as client:
+            await client.send(mpub(b"t", [b"now", b"later"]))
+            assert await client.frame() == OK
+            now, later = await client.messages(2)
+            await client.send(b"RDY 0\nREQ %s 0\nREQ %s 600000\n" % (now.id, later.id))
+            await eventually(lambda: _owes(api, (1, 0, 1)))
+            node.kill()
+        node.start()
+        assert await Api(node.http).owes() == (1, 0, 1)
+        async with await V2.consumer(node.tcp, 2) as client:
+            again = await client.message()
+            assert (again.id, again.body) == (now.id, b"now")
+            assert again.attempts == 2
+            await client.quiet(50)
+
+
+async def _owes(api: Api, expected: tuple[int, int, int]) -> bool:
+    return await api.owes() == expected
+
+
+async def test_durability_of_a_topic(tmp_path: Path) -> None:
+    """Set by /topic/create, shown by /stats, kept over a restart, refused when it is no durability."""
+    async with inside(tmp_path) as node:
+        for name in ("memory", "log", "fsync"):
+            await node.api.do(f"/topic/create?topic={name}&durability={name}")
+            assert (await node.api.storage(name))["durability"] == name
+        await node.api.do("/topic/create?topic=default", "/topic/create?topic=log&durability=fsync")
+        await node.api.do("/topic/create?topic=fsync")  # says nothing about it
+        answer = await node.api.post("/topic/create?topic=other&durability=disk")
+        assert (answer.status, answer.body) == (400, b'{"message":"INVALID_DURABILITY"}')
+        assert [one["topic_name"] for one in (await node.api.stats())["topics"]] == [
+            "default",
+            "fsync",
+            "log",
+            "memory",
+        ]
+    async with inside(tmp_path, durability="fsync") as node:
+        for name, durability in {"memory": "memory", "log": "fsync", "fsync": "fsync", "default": "log"}.items():
+            assert (await node.api.storage(name))["durability"] == durability
+
+
+# -- fsync -----------------------------------------------------------------------------------------------------------
+
+
+async def test_ok_waits_for_the_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replies are held and stay in order; other clients get messages and heartbeats, and publish to other topics."""
+    files = FailingFiles(monkeypatch)
+    async with inside(tmp_path, durability="fsync") as node:
+        await node.api.do(
+            "/topic/create?topic=t", "/channel/create?topic=t&channel=c", "/topic/create?topic=log&durability=log"
+        )
+        async with (
+            await V2.consumer(node.tcp, 10, heartbeat_interval=1000) as consumer,
+            await V2.open(node.tcp) as publisher,
+            await V2.open(node.tcp) as other,
+            anyio.create_task_group() as tasks,
+        ):
+            go_on = files.hold("fdatasync")
+            answers: list[int] = []
+            try:
+                await publisher.send(command(b"PUB t", b"a") + mpub(b"t", [b"b"]) + command(b"DPUB t 60000", b"d"))
+                tasks.start_soon(_post, node, "/pub?topic=t", b"c", answers)
+                assert {(await consumer.message()).body for _ in "abc"} == {b"a", b"b", b"c"}
+                await eventually(lambda: files.calls["fdatasync"])
+                assert await other.ask(command(b"PUB log", b"x")) == OK
+                await publisher.send(b"NOP\nTOUCH 0123456789abcdef\n")  # a reply behind the held ones
+                # What comes next after messages is a heartbeat, a second later at most.
+                assert (await super(V2, consumer).frame()).payload == b"_heartbeat_"
+                assert not answers
+                await publisher.quiet(1)
+            finally:
+                go_on.set()
+            assert [await publisher.frame() for _ in range(3)] == [OK, OK, OK]
+            assert (await publisher.frame()).type == ERROR
+            await eventually(lambda: answers == [200])
+
+
+async def _post(node: Inside, target: str, body: bytes, answers: list[int]) -> None:
+    answers.append((await node.api.post(target, body)).status)
+
+
+@pytest.mark.parametrize("verb", ["PUB", "MPUB", "DPUB"])
+async def test_a_failed_fsync_refuses(verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """E_…_FAILED and 503, unhealthy; the probe heals it."""
+    files = FailingFiles(monkeypatch)
+    commands = {"PUB": command(b"PUB t", b"a"), "MPUB": mpub(b"t", [b"a"]), "DPUB": command(b"DPUB t 90000", b"a")}
+    async with inside(tmp_path, durability="fsync") as node:
+        async with await V2.open(node.tcp) as publisher:
+            assert await publisher.ask(command(b"PUB t", b"good")) == OK
+            files.fail("fdatasync")
+            failed = await publisher.ask(commands[verb])
+            assert failed.type == ERROR
+            assert failed.payload.startswith(f"E_{verb}_FAILED {verb} failed sync {tmp_path}".encode())
+            assert failed.payload.endswith(b"input/output error")
+            await publisher.expect_closed()
+        assert await node.api.ping() == (500, b"NOK - " + failed.payload.partition(b"failed ")[2])
+        refused = await node.api.post("/pub?topic=t", b"b")
+        assert refused.status == 503
+        assert (await node.api.stats())["health"].startswith("NOK - sync ")
+        files.heal()
+        await eventually(lambda: _is_well(node.api))
+        async with await V2.open(node.tcp) as publisher:
+            assert await publisher.ask(command(b"PUB t", b"c")) == OK
+
+
+async def _is_well(api: Api) -> bool:
+    return await api.ping() == (200, b"OK")
+
+
+async def test_deferring_heals_after_a_failed_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the node is well again, messages for the time that the failure hit are taken again."""
+    files = FailingFiles(monkeypatch)
+    async with inside(tmp_path, durability="fsync") as node:
+        files.fail("fdatasync")
+        assert (await node.api.post("/pub?topic=t&defer=900000", b"a")).status == 503
+        files.heal()
+        await eventually(lambda: _is_well(node.api))
+        # The bucket of due times is 69 s wide: one of these is in the one that failed.
+        answers = [
+            (await node.api.post(f"/pub?topic=t&defer={defer}", b"a")).status for defer in (830000, 895000, 900000)
+        ]
+        assert answers == [200, 200, 200]
+
+
+async def test_sigterm_while_an_fsync_is_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The node's own last sync and one in a thread meet at several files; neither trips over the other."""
+    go_on, in_thread = threading.Event(), threading.Event()
+    real = files_module.fdatasync
+
+    def slow_in_threads(descriptor: int) -> None:
+        if threading.current_thread() is not threading.main_thread() and not in_thread.is_set():
+            in_thread.set()
+            assert go_on.wait(20)
+        real(descriptor)
+
+    async with inside(tmp_path, sync_every=3, max_bytes_per_file=1000) as node:
+        await node.api.do("/topic/create?topic=t")
+        monkeypatch.setattr(files_module, "fdatasync", slow_in_threads)
+        for _ in range(3):
+            assert (await node.api.post("/pub?topic=t", b"x" * 900)).status == 200
+        await eventually(in_thread.is_set)
+        threading.Timer(0.3, go_on.set).start()
+    async with inside(tmp_path) as node:
+        assert (await node.api.topic())["depth"] == 3
+
+
+async def test_memory_promises_nothing_after_a_kill_but_all_after_a_stop(tmp_path: Path) -> None:
+    """nsqd's contract, for those who want it: no file is written while there is room in memory."""
+    async with inside(tmp_path, durability="memory") as node:
+        await node.api.do("/topic/create?topic=t", "/channel/create?topic=t&channel=c")
+        for _ in range(3):
+            assert (await node.api.post("/pub?topic=t", b"x")).status == 200
+        assert (await node.api.post("/pub?topic=t&defer=600000", b"x")).status == 200
+        shown: dict[str, Any] = await node.api.storage()
+        assert shown["bytes"] == 0
+        assert await node.api.owes() == (3, 0, 1)
+    assert owed_in_checkpoint(tmp_path) == 3
+    async with inside(tmp_path, durability="memory") as node:
+        assert await node.api.owes() == (3, 0, 1)

@@ -1,0 +1,79 @@
+"""Nodes under load, killed with -9 again and again (ARCHITECTURE 3, P1 to P3). The long form is ``make soak``.
+
+``KILL_NINE_KILLS`` and ``KILL_NINE_SEED`` choose the size and the seed. A failure names its seed, shows the message's
+whole history and leaves the data paths where it says.
+"""
+
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import anyio
+import pytest
+
+from tests.behaviour.kill_nine.campaign import Campaign
+from tests.behaviour.kill_nine.ledger import Limits
+from tests.behaviour.kill_nine.run import has_failed, plans, report, run
+from tests.support.daemons import is_reference
+
+KILLS: Final = int(os.environ.get("KILL_NINE_KILLS", "200"))
+SEED: Final = os.environ.get("KILL_NINE_SEED") or secrets.token_hex(4)
+NSQD: Final = Path(__file__).parents[2] / "bench" / "peers" / "bin" / "nsqd"
+
+
+def kill(kills: int, nodes: int, flags: list[str], folder: Path, limits: Limits | None = None) -> list[Campaign]:
+    return anyio.run(run, plans(kills, SEED, nodes, flags, limits or Limits()), folder)
+
+
+@pytest.mark.skipif(is_reference(), reason="the other broker does not promise it")
+def test_nothing_acknowledged_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    campaigns = kill(KILLS, 3, [], tmp_path)
+    text = report(campaigns, SEED, tmp_path)
+    if has_failed(campaigns):
+        pytest.fail(text, pytrace=False)
+    with capsys.disabled():
+        sys.stdout.write(f"\n{text}\n")
+    for campaign in campaigns:  # a harness that does nothing finds nothing
+        tally = campaign.ledger.tally
+        assert tally.kills >= campaign.plan.kills
+        assert tally.clean_stops > 0
+        assert tally.acknowledged > 20 * tally.kills
+        assert tally.redeliveries > tally.kills
+        assert tally.settled >= tally.acknowledged
+
+
+@pytest.mark.skipif(is_reference(), reason="a flag of ours")
+def test_reports_what_is_lost_with_memory_durability(tmp_path: Path) -> None:
+    (campaign,) = kill(5, 1, ["--durability=memory"], tmp_path)
+    assert {"owes too little", "lost"} <= campaign.ledger.broken.keys()
+
+
+@pytest.mark.skipif(is_reference(), reason="a flag of ours")
+def test_reports_what_comes_again_when_checkpoints_are_rare(tmp_path: Path) -> None:
+    (campaign,) = kill(10, 1, ["--checkpoint-interval=5s"], tmp_path)
+    assert "duplicate" in campaign.ledger.broken
+
+
+@pytest.mark.skipif(not NSQD.exists(), reason="bench/peers/build.sh has not built the real nsqd")
+def test_reports_what_the_real_nsqd_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NSQD_BINARY", str(NSQD))
+    (campaign,) = kill(5, 1, [], tmp_path, Limits(ids_per_topic=True))
+    assert {"owes too little", "lost"} <= campaign.ledger.broken.keys()
+    text = report([campaign], SEED, tmp_path)
+    assert f"seed {SEED}" in text
+    assert str(tmp_path) in text
+    assert "life 2 ends: SIGKILL" in text
+    assert "acknowledged" in text
+    assert any((tmp_path / "node-0").glob("after-life-*"))
+
+
+def test_command_line_runs_and_says_how_it_ended(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.behaviour.kill_nine.run", "--kills=1", "--nodes=1", "--seed=words"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    assert done.stdout.startswith("seed words: ")
+    assert list(tmp_path.iterdir()) == [] if done.returncode == 0 else list(tmp_path.iterdir())
