@@ -1,0 +1,375 @@
+"""What channels owe survives an orderly end exactly, and a kill without loss (ARCHITECTURE 3, P1 to P3)."""
+
+import pytest
+
+from pynsqd.core.owed import describe, move_stragglers
+from tests.support.memory_logs import MemoryLogs
+from tests.support.session_wire import OK, Client, Node, S, command, mpub
+from tests.support.wire import Message
+
+ENDS = pytest.mark.parametrize("end", ["stop", "kill"])
+
+
+def _end(node: Node, end: str) -> None:
+    """Stop the node and start it again; before a kill there is a checkpoint, as there is every 100 ms."""
+    if end == "kill":
+        node.checkpoint()
+        node.kill()
+    else:
+        node.stop()
+
+
+def _consumer(node: Node, rdy: int = 100, channel: bytes = b"c") -> Client:
+    client = node.consumer(rdy, channel=channel)
+    client.answers = True
+    return client
+
+
+def _until(node: Node, ns: int) -> None:
+    node.advance(ns=ns - node.now_ns)
+
+
+def _seen(messages: list[Message]) -> list[tuple[bytes, int]]:
+    return [(message.body, message.attempts) for message in messages]
+
+
+@ENDS
+@pytest.mark.parametrize("size", [10000, 3])
+def test_everything_at_once(end: str, size: int) -> None:
+    node = Node(mem_queue_size=size, msg_timeout_ns=600 * S)
+    client = _consumer(node, 6)
+    node.publish(*[b"%d" % number for number in range(4)])
+    node.publish(*[b"%d" % number for number in range(4, 10)])
+    first = client.messages()
+    began_ns = node.now_ns
+    client.send(b"RDY 0\nFIN " + first[1].id + b"\nREQ " + first[2].id + b" 20000\nREQ " + first[3].id + b" 0\n")
+    client.send(b"REQ " + first[4].id + b" 500000\n")
+    node.client().ask(command(b"DPUB t 10000", b"near") + command(b"DPUB t 400000", b"far"))
+    node.turn()
+    before = node.channel()
+    assert (before.depth, before.in_flight_count, len(before.deferred)) == (5, 2, 4)
+    ids = {message.body: (message.id, message.timestamp_ns) for message in first}
+    _end(node, end)
+    channel = node.channel()
+    assert (channel.depth, channel.in_flight_count, len(channel.deferred)) == (7, 0, 4)
+    again = _consumer(node)
+    came = again.messages()
+    assert sorted(_seen(came)) == [(b"0", 2), (b"3", 2), (b"5", 2), *[(b"%d" % number, 1) for number in range(6, 10)]]
+    assert {message.body: (message.id, message.timestamp_ns) for message in came if message.body in ids} == {
+        body: ids[body] for body in (b"0", b"3", b"5")
+    }
+    for due_s, body, attempts in ((10, b"near", 1), (20, b"2", 2), (400, b"far", 1), (500, b"4", 2)):
+        _until(node, began_ns + due_s * S - 1)
+        assert again.take() == []
+        node.advance(ns=1)
+        assert _seen(again.messages()) == [(body, attempts)]
+    assert (node.channel().depth, len(node.channel().deferred), node.topic().depth) == (0, 0, 0)
+
+
+@ENDS
+def test_what_was_finished_does_not_come_again(end: str) -> None:
+    node = Node()
+    client = _consumer(node)
+    node.publish(*[b"%d" % number for number in range(50)])
+    messages = client.messages()
+    client.send(b"".join(b"FIN " + message.id + b"\n" for message in messages[::2]))
+    node.turn()
+    _end(node, end)
+    assert sorted(_seen(_consumer(node).messages())) == sorted((message.body, 2) for message in messages[1::2])
+
+
+def test_after_a_kill_only_what_came_after_the_checkpoint_is_told_again() -> None:
+    node = Node()
+    client = _consumer(node)
+    node.publish(b"a", b"b")
+    a, b = client.messages()
+    client.send(b"FIN " + a.id + b"\n")
+    node.turn()
+    node.checkpoint()
+    client.send(b"FIN " + b.id + b"\n")
+    node.publish(b"c")
+    node.kill()
+    assert sorted(_seen(_consumer(node).messages())) == [(b"b", 2), (b"c", 1)]
+
+
+def test_what_came_back_after_the_checkpoint_is_there_once_with_its_attempts() -> None:
+    node = Node()
+    client = _consumer(node)
+    node.publish(b"a", b"b", b"c", b"d")
+    a, b, c, _ = client.messages()
+    node.checkpoint()
+    began_ns = node.now_ns
+    client.send(b"RDY 0\nREQ " + a.id + b" 0\nREQ " + b.id + b" 5000\nREQ " + c.id + b" 400000\n")
+    node.turn()
+    node.kill()
+    again = _consumer(node)
+    assert sorted(_seen(again.messages())) == [(b"a", 2), (b"d", 2)]
+    _until(node, began_ns + 5 * S - 1)
+    assert again.take() == []
+    node.advance(ns=1)
+    assert _seen(again.messages()) == [(b"b", 2)]
+    node.advance(s=40)
+    again.send(b"RDY 0\n")
+    node.advance(s=355)
+    assert len(node.channel().deferred) == 0
+    assert node.channel().depth + node.channel().in_flight_count == 4
+
+
+def test_what_came_back_before_it_was_in_any_checkpoint() -> None:
+    node = Node()
+    node.checkpoint()
+    client = _consumer(node)
+    node.publish(b"a", b"b", b"c")
+    a, b, _ = client.messages()
+    client.send(b"RDY 0\nREQ " + a.id + b" 0\nREQ " + b.id + b" 5000\n")
+    node.turn()
+    client.send(b"RDY 2\n")
+    node.turn()
+    (a2,) = client.messages()
+    client.send(b"RDY 0\nREQ " + a2.id + b" 0\n")
+    node.turn()
+    node.kill()
+    again = _consumer(node)
+    assert sorted(_seen(again.messages())) == [(b"a", 3), (b"c", 1)]
+    node.advance(s=5)
+    assert _seen(again.messages()) == [(b"b", 2)]
+
+
+def test_without_a_checkpoint_everything_comes_again() -> None:
+    node = Node()
+    client = _consumer(node)
+    node.publish(b"a", b"b")
+    client.send(b"".join(b"FIN " + message.id + b"\n" for message in client.messages()))
+    node.turn()
+    node.states = {}
+    node.kill()
+    assert sorted(body for body, _ in _seen(_consumer(node).messages())) == [b"a", b"b"]
+
+
+@ENDS
+@pytest.mark.parametrize("paused", [False, True])
+def test_what_waits_on_the_topic(end: str, paused: bool) -> None:
+    node = Node()
+    if paused:
+        _consumer(node, 0)
+        node.publish(b"channel's")
+        node.topic().pause()
+    node.publish(b"a", b"b")
+    node.client().ask(command(b"DPUB t 5000", b"near") + command(b"DPUB t 400000", b"far"))
+    assert node.topic().depth == 4
+    _end(node, end)
+    assert node.topic().depth == 4
+    client = _consumer(node)
+    if paused:
+        assert client.bodies() == [b"channel's"]
+        node.topic().unpause()
+        node.turn()
+    assert client.bodies() == [b"a", b"b"]
+    node.advance(s=5)
+    assert client.bodies() == [b"near"]
+    client.session.consumer.rdy = 0  # type: ignore[union-attr]
+    node.advance(s=395)
+    assert node.topic().depth == 0
+    assert node.channel().depth + node.channel().in_flight_count == 4 + paused
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_what_became_due_on_the_topic_and_was_given_to_channels_after_the_checkpoint(made: bool) -> None:
+    """Deferred, due while it waited for a channel or the end of a pause, handed over, and then the node is killed."""
+    node = Node()
+    if made:
+        _consumer(node, 0)
+        node.topic().pause()
+    node.client().ask(command(b"DPUB t 1000", b"x"))
+    node.advance(s=2)
+    node.checkpoint()
+    if made:
+        node.topic().unpause()
+    else:
+        node.topic().channel("c")
+    node.turn()
+    assert node.channel().depth == 1
+    node.kill()
+    assert _seen(_consumer(node).messages()) == [(b"x", 1)]
+
+
+@ENDS
+def test_flags_and_several_channels(end: str) -> None:
+    node = Node()
+    one, two = _consumer(node, 2, b"one"), _consumer(node, 0, b"two")
+    node.channel("two").pause()
+    node.publish(b"a", b"b", b"c")
+    a, _ = one.messages()
+    one.send(b"FIN " + a.id + b"\nRDY 0\n")
+    node.turn()
+    two.take()
+    _end(node, end)
+    assert (node.channel("one").paused, node.channel("two").paused) == (False, True)
+    assert (node.channel("one").depth, node.channel("two").depth) == (2, 3)
+    assert sorted(_seen(_consumer(node, channel=b"one").messages())) == [(b"b", 2), (b"c", 1)]
+    node.channel("two").unpause()
+    assert _seen(_consumer(node, channel=b"two").messages()) == [(b"a", 1), (b"b", 1), (b"c", 1)]
+
+
+@pytest.mark.parametrize("what", ["channel", "topic"])
+def test_what_was_emptied_stays_so_after_a_kill(what: str) -> None:
+    node = Node()
+    client = _consumer(node, 1)
+    if what == "topic":
+        node.topic().pause()
+    node.publish(b"a", b"b")
+    node.client().ask(command(b"DPUB t 5000", b"near") + command(b"DPUB t 400000", b"far"))
+    client.take()
+    if what == "topic":
+        node.topic().empty()
+    else:
+        node.channel().empty()
+    node.turn()  # the answer to /channel/empty leaves after this
+    node.kill()
+    if what == "topic":
+        node.topic().unpause()
+    again = _consumer(node)
+    node.publish(b"new")
+    node.advance(s=450)
+    assert {body for body, _ in _seen(again.messages())} == {b"new"}
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_deleted_channel_made_again_is_empty_after_a_kill(others: bool) -> None:
+    node = Node()
+    if others:
+        _consumer(node, 0, b"other")
+    _consumer(node, 0)
+    node.publish(b"a")
+    node.client().ask(command(b"DPUB t 400000", b"far"))
+    node.checkpoint()
+    node.topic().delete_channel("c")
+    node.turn()  # the answer to /channel/delete leaves after this
+    again = _consumer(node)
+    node.kill()
+    again = _consumer(node)
+    node.advance(s=450)
+    assert again.take() == []
+
+
+def test_a_deleted_topic_made_again_is_empty_after_a_kill() -> None:
+    node = Node()
+    _consumer(node, 0)
+    node.publish(b"a")
+    node.broker.delete_topic("t")
+    node.turn()
+    node.publish(b"new")
+    node.kill()
+    assert _seen(_consumer(node).messages()) == [(b"new", 1)]
+
+
+def test_memory_durability_survives_an_orderly_end_only() -> None:
+    node = Node(durability="memory", msg_timeout_ns=600 * S)
+    client = _consumer(node, 2)
+    node.publish(b"a", b"b", b"c")
+    node.client().ask(command(b"DPUB t 5000", b"near"))
+    a, _ = client.messages()
+    client.send(b"FIN " + a.id + b"\nRDY 0\n")
+    node.turn()
+    node.stop()
+    again = _consumer(node)
+    assert sorted(_seen(again.messages())) == [(b"b", 2), (b"c", 1)]
+    node.advance(s=5)
+    assert _seen(again.messages()) == [(b"near", 1)]
+
+
+def test_a_clock_set_back_before_the_restart_makes_nothing_early_or_never() -> None:
+    node = Node()
+    _consumer(node, 0)
+    node.client().ask(command(b"DPUB t 20000", b"x"))
+    node.checkpoint()
+    node.wall_offset_ns -= 3600 * S
+    node.kill()
+    again = _consumer(node)
+    node.advance(ns=20 * S - 1)
+    assert again.take() == []
+    node.advance(ns=1)
+    assert again.bodies() == [b"x"]
+
+
+def test_ids_do_not_repeat_when_the_clock_was_set_back_before_the_restart() -> None:
+    """Two messages of one id would be one in flight, and the other lost."""
+    node = Node()
+    _consumer(node, 0)
+    node.publish(b"a", b"b")
+    node.advance(s=10)
+    node.checkpoint()
+    node.wall_offset_ns -= 10 * S + 2_000_000  # so that the same moment comes once more
+    node.kill()
+    node.publish(b"c", b"d")
+    messages = _consumer(node).messages()
+    assert sorted(message.body for message in messages) == [b"a", b"b", b"c", b"d"]
+    assert len({message.id for message in messages}) == 4
+    assert node.channel().in_flight_count == 4
+
+
+# -- what the log keeps ----------------------------------------------------------------------------------------------
+
+
+def test_the_log_lets_go_of_what_every_channel_is_past() -> None:
+    logs = MemoryLogs()
+    node = Node(logs)
+    one, two = _consumer(node, 100, b"one"), _consumer(node, 100, b"two")
+    for number in range(10):
+        node.publish(b"%d" % number)
+    log = logs.logs["t"]
+    ours, theirs = one.messages(), two.messages()
+    one.send(b"".join(b"FIN " + message.id + b"\n" for message in ours))
+    two.send(b"".join(b"FIN " + message.id + b"\n" for message in theirs[:4] + theirs[5:]))
+    node.turn()
+    node.checkpoint()
+    assert len(log.records) == 6
+    two.send(b"FIN " + theirs[4].id + b"\n")
+    node.turn()
+    node.checkpoint()
+    assert log.records == []
+
+
+def test_stragglers_move_to_the_end_of_the_log() -> None:
+    logs = MemoryLogs()
+    node = Node(logs, msg_timeout_ns=600 * S)
+    stuck = _consumer(node, 1)
+    node.publish(b"stuck")
+    (message,) = stuck.messages()
+    client = _consumer(node)
+    node.publish(b"requeued")
+    (other,) = client.messages()
+    client.send(b"RDY 0\nREQ " + other.id + b" 0\n")
+    node.turn()
+    quick = _consumer(node, 0)
+    for _ in range(20):
+        node.publish(b"x" * 100)
+    log = logs.logs["t"]
+    end = log.end
+    assert log.start == 0
+    move_stragglers(node.topic(), end, 1 << 20)
+    standing = describe(node.topic(), node.broker.log_ns(node.now_ns), node.wall_ns)
+    assert standing.needed_from < end  # the twenty have not been handed out
+    client.send(b"RDY 30\n")
+    node.turn()
+    client.send(b"".join(b"FIN " + one.id + b"\n" for one in client.messages()))
+    node.turn()
+    move_stragglers(node.topic(), log.end, 1 << 20)
+    node.checkpoint()
+    assert log.start >= end
+    quick.drop()
+    node.kill()
+    again = _consumer(node)
+    assert _seen(again.messages()) == [(b"stuck", 2)]
+    assert again.ask(b"FIN " + message.id + b"\n") == []
+
+
+def test_a_checkpoint_is_small_and_plain() -> None:
+    node = Node()
+    client = _consumer(node, 2500)
+    assert node.client().ask(mpub(b"t", [b"x"] * 2500)) == [OK]
+    client.send(b"".join(b"FIN " + message.id + b"\n" for message in client.messages()[1:]))
+    node.turn()
+    state = describe(node.topic(), 7, 8).state
+    (owed,) = state["channels"]["c"]["owed"]
+    assert (owed[0], len(owed[1]), owed[2], state["released"], state["stop"]) == (0, 16, 2, 7, None)

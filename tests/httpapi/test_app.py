@@ -1,0 +1,158 @@
+"""httpapi/app: /ping, /info, what has no route, and the publishes that the ingest hands over."""
+
+import json
+import socket
+import time
+
+import anyio
+import pytest
+
+from pynsqd.httpapi.app import Node
+from pynsqd.options import Options
+from tests.httpapi.client import HttpClient, request
+from tests.httpapi.running import RunningNode, running_node, until
+
+V1 = {"x-nsq-content-type": "nsq; version=1.0"}
+V1_JSON = V1 | {"content-type": "application/json; charset=utf-8"}
+CHUNKED = "Transfer-Encoding: chunked"
+
+
+async def test_info(node: RunningNode) -> None:
+    answer = await node.ask("GET /info")
+    assert answer.status == 200
+    assert answer.headers.items() >= V1_JSON.items()
+    info = json.loads(answer.body)
+    assert 0 <= time.time() - info.pop("start_time") < 60
+    assert list(info.items()) == [
+        ("version", "1.3.0"),
+        ("broadcast_address", node.node.options.broadcast_address),
+        ("hostname", socket.gethostname()),
+        ("http_port", node.port),
+        ("tcp_port", 4150),
+        ("max_heartbeat_interval", 60_000_000_000),
+        ("max_output_buffer_size", 65536),
+        ("max_output_buffer_timeout", 30_000_000_000),
+        ("max_deflate_level", 6),
+    ]
+    assert answer.body.index(b'"start_time"') > answer.body.index(b'"tcp_port"')
+
+
+def test_options_in_force() -> None:
+    options = Options(broadcast_address="1.2.3.4", statsd_prefix="a.%s")
+    node = Node(None, options, None, None, tcp_port=1, http_port=2)  # type: ignore[arg-type]
+    assert (node.options.broadcast_tcp_port, node.options.broadcast_http_port) == (1, 2)
+    assert node.options.statsd_prefix == "a.1_2_3_4_2."
+    options = Options(broadcast_address="h", broadcast_tcp_port=3, broadcast_http_port=4)
+    node = Node(None, options, None, None, tcp_port=-1, http_port=-1)  # type: ignore[arg-type]
+    assert (node.options.broadcast_tcp_port, node.options.broadcast_http_port) == (3, 4)
+    assert node.options.statsd_prefix == "nsq.h_4."
+    assert (node.tcp_port, node.http_port) == (-1, -1)
+
+
+@pytest.mark.parametrize(
+    ("line", "status", "allow", "message"),
+    [
+        ("GET /nope", 404, None, "NOT_FOUND"),
+        ("GET /", 404, None, "NOT_FOUND"),
+        ("GET /pub?topic=t", 405, "OPTIONS, POST", "METHOD_NOT_ALLOWED"),
+        ("GET /mpub?topic=t", 405, "OPTIONS, POST", "METHOD_NOT_ALLOWED"),
+        ("POST /ping", 405, "GET, OPTIONS", "METHOD_NOT_ALLOWED"),
+        ("DELETE /config/id", 405, "GET, OPTIONS, PUT", "METHOD_NOT_ALLOWED"),
+    ],
+)
+async def test_no_route(node: RunningNode, line: str, status: int, allow: str | None, message: str) -> None:
+    answer = await node.ask(line)
+    assert (answer.status, answer.headers.get("allow")) == (status, allow)
+    assert answer.headers.items() >= V1_JSON.items()
+    assert json.loads(answer.body) == {"message": message}
+
+
+async def test_a_chunked_publish(node: RunningNode) -> None:
+    async with await HttpClient.open(node.port) as client:
+        await client.send(request("POST /pub?topic=t", None, CHUNKED) + b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n")
+        answer = await client.answer()
+        assert (answer.status, answer.body) == (200, b"OK")
+        assert answer.headers.items() >= {**V1, "content-type": "text/plain; charset=utf-8"}.items()
+        await client.send(request("POST /mpub?topic=t", None, CHUNKED) + b"3\r\nd\ne\r\n0\r\n\r\n")
+        assert (await client.answer()).status == 200
+    assert node.stored() == [b"abc", b"d", b"e"]
+
+
+async def test_chunked_bodies_are_bounded_too() -> None:
+    chunk = b"64\r\n" + 100 * b"x" + b"\r\n"
+    async with running_node(Options(max_msg_size=250, max_body_size=450)) as node:
+        for line, chunks, message in (
+            ("/pub?topic=t", 3, "MSG_TOO_BIG"),
+            ("/mpub?topic=t", 5, "BODY_TOO_BIG"),
+            ("/mpub?topic=t&binary=true", 5, "BODY_TOO_BIG"),
+        ):
+            async with await HttpClient.open(node.port) as client:
+                await client.send(request(f"POST {line}", None, CHUNKED) + chunk * chunks)
+                answer = await client.answer()
+                assert (answer.status, answer.headers["connection"]) == (413, "close")
+                assert json.loads(answer.body) == {"message": message}
+        assert node.stored() == []
+
+
+async def test_continue_is_sent_for_a_body_that_is_wanted(node: RunningNode) -> None:
+    expecting = ("Content-Length: 5", "Expect: 100-continue")
+    async with await HttpClient.open(node.port) as client:
+        await client.send(request("POST /pub?topic=t", None, *expecting))
+        assert (await client.answer()).status == 100
+        await client.send(b"hello")
+        assert (await client.answer()).status == 200
+        await client.send(request("POST /mpub?topic=$", None, *expecting))
+        assert (await client.answer()).status == 400
+    async with await HttpClient.open(node.port) as client:
+        await client.send(request("POST /pub?topic=t", None, "Content-Length: 9999999", "Expect: 100-continue"))
+        assert (await client.answer()).status == 413
+    assert node.stored() == [b"hello"]
+
+
+async def test_compressed_bodies_are_stored_as_they_come(node: RunningNode) -> None:
+    async with await HttpClient.open(node.port) as client:
+        answer = await client.ask("POST /%70ub?topic=t", b"no gzip", "Content-Encoding: gzip")
+        assert answer.status == 200
+    assert node.stored() == [b"no gzip"]
+
+
+async def test_a_publish_that_is_not_in_the_log(node: RunningNode) -> None:
+    await node.ask("POST /%70ub?topic=t", b"x")
+    node.storage.refuse_append("t", "write t: no space left")
+    for line in ("POST /%70ub?topic=t", "POST /%6dpub?topic=t", "POST /%70ub?topic=t&defer=5"):
+        answer = await node.ask(line, b"x")
+        assert (answer.status, answer.body) == (503, b'{"message":"STORAGE_FAILED"}')
+    node.storage.refuse_open["u"] = "open u: no space left"
+    for line in ("POST /%70ub?topic=u", "POST /topic/create?topic=u"):
+        answer = await node.ask(line, b"x")
+        assert (answer.status, answer.body) == (503, b'{"message":"STORAGE_FAILED"}')
+    assert (await node.ask("GET /ping")).status == 500
+    assert (await node.ask("GET /%70ing")).status == 500
+
+
+async def test_a_publish_waits_for_its_fsync(node: RunningNode) -> None:
+    held = []
+
+    def hold() -> None:
+        for publishers in node.broker.unsynced.values():
+            for publisher, _, _ in publishers:
+                publisher.hold()
+                held.append(publisher)
+        node.broker.unsynced.clear()
+
+    node.node.turn.after_turn = hold
+    node.broker.open_topic("t", "fsync")
+    async with await HttpClient.open(node.port) as client:
+        await client.send(request("POST /%70ub?topic=t", b"x"))
+        await until(lambda: held)
+        with anyio.move_on_after(0.1):
+            raise AssertionError(await client.answer())
+        held[0].let_go()
+        assert (await client.answer()).status == 200
+
+
+async def test_a_bug_is_an_internal_error_and_logged(node: RunningNode) -> None:
+    node.broker.stats = None  # type: ignore[assignment,method-assign]
+    answer = await node.ask("GET /stats")
+    assert (answer.status, answer.body) == (500, b'{"message":"INTERNAL_ERROR"}')
+    assert node.logs.lines[0][1]["path"] == "/stats"

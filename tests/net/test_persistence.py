@@ -1,0 +1,116 @@
+"""Checkpoints let go of files: stragglers do not pin them, and memory is bounded however far a channel is behind."""
+
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.support.nodes import OK, V2, Api, eventually, inside
+from tests.support.wire import command, mpub
+
+_SEGMENT = 20_000
+_BODIES = [b"x" * 1000] * 50
+
+
+async def _files(folder: Path, at_most: int) -> bool:
+    return len(list((folder / "topics/t.log").glob("*.seg"))) <= at_most
+
+
+async def _owes(api: Api, expected: tuple[int, int, int]) -> bool:
+    return await api.owes() == expected
+
+
+@pytest.mark.parametrize("held", ["in flight", "requeued"])
+async def test_a_straggler_pins_nothing(held: str, tmp_path: Path) -> None:
+    """One message stays in flight, or waits requeued on a paused channel, while thousands pass it."""
+    async with inside(tmp_path, max_bytes_per_file=_SEGMENT, checkpoint_interval_ns=10_000_000) as node:
+        async with await V2.consumer(node.tcp, 1) as holder, await V2.open(node.tcp) as publisher:
+            assert await publisher.ask(mpub(b"t", [b"held"])) == OK
+            message = await holder.message()
+            if held == "requeued":
+                await holder.send(b"RDY 0\nREQ %s 0\n" % message.id)
+                await eventually(lambda: _owes(node.api, (1, 0, 0)))
+                await node.api.do("/channel/create?topic=t&channel=other")
+            async with await V2.consumer(node.tcp, 2500 if held == "in flight" else 0) as consumer:
+                for _ in range(6):
+                    assert await publisher.ask(mpub(b"t", _BODIES)) == OK
+                    if held == "in flight":
+                        await holder.send(b"TOUCH %s\n" % message.id)
+                        await consumer.finish(await consumer.messages(50))
+                if held == "requeued":
+                    await consumer.send(b"RDY 2500\n")
+                    got = await consumer.messages(301)
+                    await consumer.finish([one for one in got if one.body != b"held"])
+                    await consumer.send(b"RDY 0\n")
+                    await node.api.do("/channel/delete?topic=t&channel=other")
+                    (again,) = [one for one in got if one.body == b"held"]
+                    await consumer.send(b"REQ %s 0\n" % again.id)
+                await eventually(lambda: _files(tmp_path, 4))
+                shown = await node.api.storage()
+                assert shown["segments"] <= 4
+                assert await node.api.owes() == ((0, 1, 0) if held == "in flight" else (1, 0, 0))
+    async with inside(tmp_path) as node, await V2.consumer(node.tcp, 10) as consumer:
+        again = await consumer.message()
+        assert (again.id, again.body) == (message.id, b"held")
+        assert again.attempts == (2 if held == "in flight" else 3)
+        await consumer.quiet(50)
+
+
+async def test_many_owed_messages_are_not_written_over_and_over(tmp_path: Path) -> None:
+    """In flight are five files' worth: while others work the log of this topic must come to rest."""
+    async with inside(tmp_path, max_bytes_per_file=_SEGMENT, checkpoint_interval_ns=10_000_000) as node:
+        async with await V2.consumer(node.tcp, 2500) as consumer, await V2.open(node.tcp) as publisher:
+            for _ in range(6):
+                assert await publisher.ask(mpub(b"t", _BODIES[:20])) == OK
+            await consumer.messages(120)
+            newest = _newest(tmp_path)
+            for _ in range(100):  # each is a turn, and lets a checkpoint follow it; 100 bytes each in another topic
+                assert await publisher.ask(command(b"PUB other", b"x")) == OK
+                await anyio.sleep(0.01)
+            assert _newest(tmp_path) < newest + 10 * _SEGMENT
+
+
+def _newest(folder: Path) -> int:
+    return max(int(path.stem) for path in (folder / "topics/t.log").glob("*.seg"))
+
+
+async def test_segments_go_when_the_last_channel_is_past_them(tmp_path: Path) -> None:
+    async with inside(tmp_path, max_bytes_per_file=_SEGMENT, checkpoint_interval_ns=10_000_000) as node:
+        await node.api.do(
+            "/topic/create?topic=t", "/channel/create?topic=t&channel=a", "/channel/create?topic=t&channel=b"
+        )
+        async with await V2.open(node.tcp) as publisher:
+            for _ in range(6):
+                assert await publisher.ask(mpub(b"t", _BODIES)) == OK
+        for name, left in (("a", 6), ("b", 1)):
+            async with await V2.consumer(node.tcp, 10, channel=name) as consumer:
+                for _ in range(30):
+                    await consumer.finish(await consumer.messages(10))
+                await eventually(lambda: _owes_of(node.api, name))  # noqa: B023
+                await eventually(lambda: _files(tmp_path, left))  # noqa: B023
+                assert len(list((tmp_path / "topics/t.log").glob("*.seg"))) >= left - 1
+
+
+async def _owes_of(api: Api, channel: str) -> bool:
+    return await api.owes(channel) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("limit", [{"mem_queue_size": 10}, {"mem_queue_bytes": 100_000}])
+async def test_a_channel_far_behind(limit: dict[str, int], tmp_path: Path) -> None:
+    """It reads on from the log in order, whichever limit it has hit."""
+    bodies = [b"%06d" % number + b"x" * 500 for number in range(3000)]
+    async with inside(tmp_path, **limit) as node:
+        await node.api.do("/topic/create?topic=t", "/channel/create?topic=t&channel=c")
+        async with await V2.open(node.tcp) as publisher:
+            for at in range(0, 3000, 100):
+                assert await publisher.ask(mpub(b"t", bodies[at : at + 100])) == OK
+        shown = await node.api.channel()
+        assert shown["depth"] == 3000
+        if "mem_queue_size" in limit:
+            assert shown["backend_depth"] == 2990
+        async with await V2.consumer(node.tcp, 100) as consumer:
+            for at in range(0, 3000, 100):
+                got = await consumer.messages(100)
+                assert [one.body for one in got] == bodies[at : at + 100]
+                await consumer.finish(got)
+            await eventually(lambda: _owes(node.api, (0, 0, 0)))

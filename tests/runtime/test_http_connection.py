@@ -1,0 +1,112 @@
+"""runtime/http_connection: half-closed clients, and what is no HTTP, on a real socket."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from pynsqd.runtime.http import HttpRequest, Reply, Router, http_server, v1
+from tests.httpapi.client import HttpClient, request
+from tests.httpapi.running import Logs, let_read, until
+
+
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    if request.param:
+        pytest.importorskip("uvloop")
+    return ("asyncio", {"use_uvloop": request.param})
+
+
+class Served:
+    """A server with a slow path and one that gives the body back."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.go_on = anyio.Event()
+        self.begun = 0
+        self.logs = Logs()
+        router = Router()
+        router.add("GET", "/slow", self.slow)
+        router.add("POST", "/echo", self.echo)
+        self.server = http_server(router, self.logs.logger)
+
+    async def slow(self, _: HttpRequest) -> Reply:
+        self.begun += 1
+        await self.go_on.wait()
+        return v1(f"answer {self.begun}")
+
+    async def echo(self, given: HttpRequest) -> Reply:
+        return v1((await given.body(1000) or b"").decode())
+
+
+@asynccontextmanager
+async def serving() -> AsyncIterator[Served]:
+    served = Served()
+    listening = await asyncio.get_running_loop().create_server(served.server, "127.0.0.1", 0)
+    served.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield served
+    finally:
+        listening.close()
+        served.server.close()
+        await until(lambda: not served.server.connections)
+
+
+async def test_a_half_closed_client_gets_all_its_answers() -> None:
+    async with serving() as served, await HttpClient.open(served.port) as client:
+        await client.send(request("GET /slow") * 3)
+        await client.shutdown_write()
+        await until(lambda: served.begun)
+        await let_read()
+        served.go_on.set()
+        assert [answer.body for answer in await client.answers()] == [b"answer 1", b"answer 2", b"answer 3"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /sl"])
+async def test_a_half_closed_client_that_is_owed_nothing_is_closed(sent: bytes) -> None:
+    async with serving() as served, await HttpClient.open(served.port) as client:
+        served.go_on.set()
+        assert (await client.ask("GET /slow")).status == 200
+        await client.send(sent)
+        await client.shutdown_write()
+        await client.closed()
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 10", "Transfer-Encoding: chunked"])
+async def test_a_body_that_breaks_off(framing: str, caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as served, await HttpClient.open(served.port) as client:
+        await client.send(request("POST /echo", b"whole") + request("POST /echo", None, framing) + b"3\r\nab")
+        await client.shutdown_write()
+        answers = await client.answers()
+        assert [(answer.status, answer.body) for answer in answers] == [
+            (200, b"whole"),
+            (500, b'{"message":"INTERNAL_ERROR"}'),
+        ]
+        assert not served.logs.lines
+        assert not caplog.records
+
+
+async def test_what_is_no_http_is_refused_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as served, await HttpClient.open(served.port) as client:
+        await client.send(b"\x16\x03\x01\x02\r\n\r\n")
+        (answer,) = await client.answers()
+        assert (answer.status, answer.body) == (400, b"400 Bad Request")
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert not served.logs.lines
+        assert not caplog.records
+
+
+async def test_close_ends_idle_and_busy_connections() -> None:
+    async with (
+        serving() as served,
+        await HttpClient.open(served.port) as idle,
+        await HttpClient.open(served.port) as busy,
+    ):
+        await busy.send(request("GET /slow"))
+        await until(lambda: served.begun)
+        served.server.close()
+        await idle.closed()
+        await busy.closed()
+        served.go_on.set()

@@ -1,0 +1,104 @@
+"""runtime/listener: addresses as nsqd takes them, and what a killed process leaves behind (PROCESS 4, 10)."""
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from pynsqd.runtime.listener import Listener, listen, split_address
+from pynsqd.wire.errors import StartupError
+
+
+class Greeter(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.WriteTransport, transport).write(b"hello")
+        transport.close()
+
+
+async def greeting(listener: Listener) -> bytes:
+    await listener.server.start_serving()
+    if listener.port < 0:
+        reader, writer = await asyncio.open_unix_connection(listener.address)
+    else:
+        reader, writer = await asyncio.open_connection(*listener.address.rsplit(":", 1))
+    try:
+        return await reader.read()
+    finally:
+        writer.close()
+        listener.server.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("127.0.0.1:4150", ("127.0.0.1", 4150)),
+        (":4150", ("", 4150)),
+        ("[::1]:0", ("::1", 0)),
+        ("/run/nsqd.sock", None),
+        ("nsqd.sock", None),
+        ("/odd:name/nsqd.sock", None),
+    ],
+)
+def test_split_address(address: str, parts: tuple[str, int] | None) -> None:
+    assert split_address(address) == parts
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:-1", "127.0.0.1:"])
+def test_invalid_port(address: str) -> None:
+    with pytest.raises(StartupError, match="invalid port"):
+        split_address(address)
+
+
+async def test_port_0_becomes_a_real_one() -> None:
+    listener = await listen("127.0.0.1:0", Greeter)
+    assert listener.port > 0
+    assert listener.address == f"127.0.0.1:{listener.port}"
+    assert await greeting(listener) == b"hello"
+
+
+async def test_no_host_is_every_address() -> None:
+    listener = await listen(":0", Greeter)
+    assert listener.address == f"0.0.0.0:{listener.port}"
+    listener.server.close()
+
+
+async def test_port_in_use_is_told_in_one_line() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(StartupError, match=rf"^listen \({address}\) failed - .*in use") as raised:
+            await listen(address, Greeter)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 300, "a..b"])
+async def test_unknown_host_is_a_startup_error(host: str) -> None:
+    with pytest.raises(StartupError, match=rf"^listen \({host}:0\) failed - "):
+        await listen(f"{host}:0", Greeter)
+
+
+async def test_unix_socket(tmp_path: Path) -> None:
+    path = str(tmp_path / "nsqd.sock")
+    listener = await listen(path, Greeter)
+    assert (listener.address, listener.port) == (path, -1)
+    assert await greeting(listener) == b"hello"
+
+
+async def test_stale_unix_socket_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "nsqd.sock"
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))
+    assert path.is_socket()
+    assert await greeting(await listen(str(path), Greeter)) == b"hello"
+
+
+async def test_unix_socket_in_use_is_left_alone(tmp_path: Path) -> None:
+    path = str(tmp_path / "nsqd.sock")
+    with socket.socket(socket.AF_UNIX) as taken:
+        taken.bind(path)
+        taken.listen()
+        with pytest.raises(StartupError, match="in use"):
+            await listen(path, Greeter)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(path)
