@@ -25,13 +25,17 @@ check: $(STAMP) ## lint, types, import contracts
 
 bench: $(STAMP) ## the table of docs/performance.md, against the real nsqd where Go is there
 	bench/peers/build.sh
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py --rounds 5
 
 docs: $(STAMP) ## docs/configuration.md from the options
 	$(BIN)/python docs/generate_configuration.py
 
-interop-deps: $(STAMP)
+interop-deps: $(STAMP) ## the clients and brokers that the tests talk to, as far as node and Go are there
 	tests/interop/setup.sh
+	bench/peers/build.sh || [ "$$CI" != true ]
+
+soak: $(STAMP) ## thousands of kill -9 under load; SEED and KILLS may be given
+	$(BIN)/python -m tests.behaviour.kill_nine.run --kills $(or $(KILLS),3000) --seed $(or $(SEED),soak)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
