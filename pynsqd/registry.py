@@ -56,7 +56,9 @@ class Registry:
         self.save()
 
     def _open(self, kept: metadata.TopicMeta, state: Mapping[str, Any] | None) -> None:
-        known = {"known_end": state["end"], "known_sequence": state["sequence"]} if state else {}
+        known = {}
+        if state:
+            known = {"known_end": state["end"], "known_sequence": state["sequence"], "known_serial": state["serial"]}
         topic = self._broker.open_topic(kept.name, kept.durability, **known)
         if kept.paused:
             topic.pause()

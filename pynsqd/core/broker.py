@@ -80,12 +80,14 @@ class Broker:
             self.note("topic_created", name, "")
         return topic
 
-    def open_topic(self, name: str, durability: str, *, known_end: int = -1, known_sequence: int = 0) -> Topic:
-        """Create a topic around its log. ``known_end`` and ``known_sequence``: see LogStore. Raises StorageError."""
+    def open_topic(
+        self, name: str, durability: str, *, known_end: int = -1, known_sequence: int = 0, known_serial: int = 0
+    ) -> Topic:
+        """Create a topic around its log. For what a checkpoint knows of it see LogStore. Raises StorageError."""
         log = store = None
         if not is_ephemeral(name):
             log = self._logs.open(name, known_end, known_sequence)
-            store = self._logs.open_deferred(name)
+            store = self._logs.open_deferred(name, known_serial)
         topic = self.topics[name] = Topic(name, self, log, store, durability, held=self.hold_new_topics)
         return topic
 

@@ -171,6 +171,6 @@ class LogStore(Protocol):
         """
         ...
 
-    def open_deferred(self, topic: str) -> DeferredStore:
-        """Return the deferred messages of ``topic``. Raises as ``open``."""
+    def open_deferred(self, topic: str, known_serial: int = 0) -> DeferredStore:
+        """Return the deferred messages of ``topic``; serials go on from ``known_serial``. Raises as ``open``."""
         ...

@@ -146,5 +146,7 @@ class MemoryLogs:
             self.logs[topic] = MemoryLog()
         return self.logs[topic]
 
-    def open_deferred(self, topic: str) -> MemoryDeferred:
-        return self.deferred.setdefault(topic, MemoryDeferred())
+    def open_deferred(self, topic: str, known_serial: int = 0) -> MemoryDeferred:
+        store = self.deferred.setdefault(topic, MemoryDeferred())
+        store.next_serial = max(store.next_serial, known_serial)
+        return store

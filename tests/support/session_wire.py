@@ -175,7 +175,13 @@ class Node:
             self.broker.resume(last["released"], last["wall"])
         for old in kept:
             state = self.states.get(old.name)
-            known = {"known_end": state["end"], "known_sequence": state["sequence"]} if state else {}
+            known = {}
+            if state:
+                known = {
+                    "known_end": state["end"],
+                    "known_sequence": state["sequence"],
+                    "known_serial": state["serial"],
+                }
             topic = self.broker.open_topic(old.name, old.durability, **known)
             if old.paused:
                 topic.pause()
