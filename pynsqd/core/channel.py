@@ -36,6 +36,7 @@ class Channel:
         "_bytes",
         "_count",
         "_head",
+        "_holes",
         "_offset",
         "_ready",
         "_returned",
@@ -63,6 +64,7 @@ class Channel:
         self._bytes = 0
         self._head = 0  # messages of _ready[0] that are gone already, and the offset of the next in its frames
         self._offset = 0
+        self._holes: list[tuple[int, list[bytes]]] = []  # see ``superseded_ahead``
         self._behind_at = -1  # where in the log to read on, -1 if everything that waits is in memory
         self._behind_sequence = 0  # the number of the message there
         self._returned: list[tuple[bytes, Delivery]] = []  # what came back in this turn
@@ -189,6 +191,7 @@ class Channel:
             return batch
         keep = [one for one in batch.ids if one not in self.superseded]
         self.superseded.difference_update(batch.ids)
+        self._holes.append((batch.position, batch.ids))
         return batch.only(keep)
 
     # -- messages that come again --------------------------------------------------------------------------------
@@ -342,6 +345,7 @@ class Channel:
         if not self.topic.flowing:  # what the topic keeps is not the channel's yet, what it has released is dropped
             self._behind_at, self._behind_sequence = self.topic.read_limit
         self.superseded.clear()
+        self._holes.clear()
         self.deferred.clear(self.topic.deferrals.first_serial)
 
     def close(self) -> None:
@@ -388,6 +392,15 @@ class Channel:
                 left = batch.after(self._head) if not index and self._head else batch
                 groups.append((left.position, left.ids, split_frames(left.frames)))
         return groups
+
+    def superseded_ahead(self) -> set[bytes]:
+        """Return what is owed by name although the log has it behind the cursor.
+
+        That is what was not read yet, and what was read into memory behind fresh batches, which hold the cursor back.
+        """
+        position, _ = self.cursor()
+        self._holes = [hole for hole in self._holes if hole[0] >= position]
+        return self.superseded.union(*(ids for _, ids in self._holes))
 
     def came_back(self) -> list[Batch]:
         """Return what waits and is not taken from the log in turn. The first may be partly handed out already."""

@@ -69,7 +69,7 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int) -> Standing:
             "cursor": list(cursor),
             "from": channel.deferred.from_serial,
             "owed": owed,
-            "superseded": b"".join(channel.superseded),
+            "superseded": b"".join(channel.superseded_ahead()),
         }
     state = {
         "end": log.end,
