@@ -6,8 +6,10 @@ whole history and leaves the data paths where it says.
 
 import os
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +31,13 @@ def kill(kills: int, nodes: int, flags: list[str], folder: Path, limits: Limits 
 
 
 @pytest.mark.skipif(is_reference(), reason="the other broker does not promise it")
-def test_nothing_acknowledged_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    campaigns = kill(KILLS, 3, [], tmp_path)
-    text = report(campaigns, SEED, tmp_path)
+def test_nothing_acknowledged_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="kill-nine-"))  # tmp_path would go with one of the next runs
+    campaigns = kill(KILLS, 3, [], folder)
+    text = report(campaigns, SEED, folder)
     if has_failed(campaigns):
         pytest.fail(text, pytrace=False)
+    shutil.rmtree(folder)
     with capsys.disabled():
         sys.stdout.write(f"\n{text}\n")
     for campaign in campaigns:  # a harness that does nothing finds nothing
@@ -47,7 +51,7 @@ def test_nothing_acknowledged_is_lost(tmp_path: Path, capsys: pytest.CaptureFixt
 
 @pytest.mark.skipif(is_reference(), reason="a flag of ours")
 def test_reports_what_is_lost_with_memory_durability(tmp_path: Path) -> None:
-    (campaign,) = kill(5, 1, ["--durability=memory"], tmp_path)
+    (campaign,) = kill(20, 1, ["--durability=memory"], tmp_path)
     assert {"owes too little", "lost"} <= campaign.ledger.broken.keys()
 
 
@@ -60,12 +64,12 @@ def test_reports_what_comes_again_when_checkpoints_are_rare(tmp_path: Path) -> N
 @pytest.mark.skipif(not NSQD.exists(), reason="bench/peers/build.sh has not built the real nsqd")
 def test_reports_what_the_real_nsqd_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NSQD_BINARY", str(NSQD))
-    (campaign,) = kill(5, 1, [], tmp_path, Limits(ids_per_topic=True))
+    (campaign,) = kill(25, 1, [], tmp_path, Limits(ids_per_topic=True))
     assert {"owes too little", "lost"} <= campaign.ledger.broken.keys()
     text = report([campaign], SEED, tmp_path)
     assert f"seed {SEED}" in text
     assert str(tmp_path) in text
-    assert "life 2 ends: SIGKILL" in text
+    assert " ends: SIGKILL" in text
     assert "acknowledged" in text
     assert any((tmp_path / "node-0").glob("after-life-*"))
 

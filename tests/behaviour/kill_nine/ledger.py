@@ -2,7 +2,7 @@
 
 Facts are noted while the node lives and judged when it has ended, because only then is the outcome of every command
 known. A FIN, REQ or TOUCH is answered only when it fails, so consumers send a receipt request behind it (see
-``wire_clients``): a command without an error before its receipt was carried out, and that before the receipt came.
+``consumers``): a command without an error before its receipt was carried out, and that before the receipt came.
 """
 
 from collections import Counter
@@ -33,14 +33,13 @@ _SHOWN: Final = 4  # of each kind
 class Limits:
     """What the node may do, and how exactly we can tell."""
 
-    checkpoint_ns: int = 100 * MS  # a crash may undo what was finished or requeued this long before it
+    checkpoint_ns: int = 100 * MS  # a crash may undo what was finished this long before it
     # A checkpoint has to be written after its interval, by a process that waits for a processor like all others. Added
     # to it is the time for which our own loop stood still in that life, which tells how busy the machine was.
     slack_ns: int = 150 * MS
     early_ns: int = 1 * MS  # due times are kept as time of day, and clocks are read twice to convert them
     msg_timeout_ns: int = 1 * SECOND
     ids_per_topic: bool = False  # nsqd gives two topics the same id at times
-    forgets_attempts: bool = False  # whether a crash may undo attempts counted within the checkpoint interval, too
 
 
 class Ledger:
@@ -175,19 +174,11 @@ class Ledger:
                 copy.finished = event
             elif event.what == REQ and event.outcome is Outcome.DONE and event.value:
                 copy.held_until_ns = event.at_ns + event.value * MS
-                copy.held, copy.held_sure = event, True
-        if life.clean:
-            return
-        window_ns = self.window_ns(life)
         finished = copy.finished
-        if finished is not None and finished.life == life.number and life.ended_ns - finished.outcome_ns <= window_ns:
-            copy.finish = Finish.MAYBE
-        if copy.held is not None and copy.held.life == life.number:
-            copy.held_sure = life.ended_ns - copy.held.outcome_ns > window_ns
-
-    def window_ns(self, life: Life) -> int:
-        """How long before the kill that ended ``life`` things may have happened in vain."""
-        return self.limits.checkpoint_ns + self.limits.slack_ns + life.lag_ns
+        if finished is not None and finished.life == life.number and not life.clean:
+            window_ns = self.limits.checkpoint_ns + self.limits.slack_ns + life.lag_ns
+            if life.ended_ns - finished.outcome_ns <= window_ns:
+                copy.finish = Finish.MAYBE
 
     def _in_order_of_effect(self, events: list[Event]) -> list[Event]:
         """Sort by when the node did it: between the sending of a command and its receipt.
@@ -221,10 +212,10 @@ class Ledger:
             self._count_undone_finish(copy.finished)
         copy.last = event
         copy.finish, copy.finished = Finish.NO, None
-        copy.held_until_ns, copy.held = 0, None
+        copy.held_until_ns = 0
 
     def _judge_attempts(self, copy: Copy, event: Event, life: Life) -> None:
-        """Each delivery counts one up; only a crash may make the node forget the last ones, and never go below."""
+        """Each delivery counts one up; only the last one may not have been counted when the node was killed."""
         last = copy.last
         if last is None:
             return
@@ -233,33 +224,16 @@ class Ledger:
             return  # we read two connections so late that their order tells nothing
         if not same_life and not all(one.clean for one in self.lives[last.life - 1 : event.life - 1]):
             if event.value < last.value:
-                self._judge_lost_attempts(copy, event, last)
+                self._violate_copy("attempts", copy, f"has attempts {event.value} after {last.value}")
         elif event.value <= last.value:
             self._violate_copy("attempts", copy, f"has attempts {event.value} after {last.value}, with no kill between")
 
-    def _judge_lost_attempts(self, copy: Copy, event: Event, last: Event) -> None:
-        ended = self.lives[last.life - 1]
-        age_ns = ended.ended_ns - last.at_ns
-        self.tally.attempts_forgotten += 1
-        self.tally.attempts_forgotten_oldest_ns = max(self.tally.attempts_forgotten_oldest_ns, age_ns)
-        if not self.limits.forgets_attempts or ended.clean or age_ns > self.window_ns(ended):
-            text = f"has attempts {event.value} after {last.value}, seen {age_ns / MS:.0f} ms before that life's end"
-            self._violate_copy("attempts", copy, text)
-
     def _judge_due(self, copy: Copy, event: Event) -> None:
-        """Deferred messages come when they are due, by whatever number of lives."""
-        early_ns = copy.publish.due_ns - event.at_ns
-        if copy.publish.due_ns and early_ns > self.limits.early_ns:
-            self._violate_copy("early", copy, f"was deferred, and comes {early_ns / MS:.1f} ms before it is due")
-        early_ns = copy.held_until_ns - event.at_ns
-        if copy.held is None or early_ns <= self.limits.early_ns:
-            return
-        if copy.held_sure:
-            self._violate_copy("early", copy, f"was requeued, and comes {early_ns / MS:.1f} ms before it is due")
-        else:
-            age_ns = self.lives[copy.held.life - 1].ended_ns - copy.held.outcome_ns
-            self.tally.requeue_forgotten += 1
-            self.tally.requeue_forgotten_oldest_ns = max(self.tally.requeue_forgotten_oldest_ns, age_ns)
+        """What was deferred or given back with a delay comes when it is due, by whatever number of lives."""
+        for due_ns, how in ((copy.publish.due_ns, "deferred"), (copy.held_until_ns, "requeued")):
+            early_ns = due_ns - event.at_ns
+            if early_ns > self.limits.early_ns:
+                self._violate_copy("early", copy, f"was {how}, and comes {early_ns / MS:.1f} ms before it is due")
 
     def _count_undone_finish(self, finished: Event) -> None:
         if finished.outcome is not Outcome.DONE:

@@ -80,8 +80,6 @@ class Copy:
     finish: Finish = Finish.NO
     finished: Event | None = None  # the FIN behind ``finish``
     held_until_ns: int = 0  # by a REQ with a delay
-    held: Event | None = None  # that REQ
-    held_sure: bool = False  # old enough to have survived every crash since
     open: bool = True  # not finished, as far as the running life tells
 
     @property
@@ -100,7 +98,7 @@ class Violation:
 
 @dataclass
 class Tally:
-    """Counts for the report. Ages are from the receipt of a command to the kill that undid it."""
+    """Counts for the report. An age is the time from the receipt of a FIN to the kill that undid it."""
 
     kills: int = 0
     clean_stops: int = 0
@@ -112,10 +110,6 @@ class Tally:
     finished_again: int = 0
     finished_again_oldest_ns: int = 0
     unconfirmed_again: int = 0
-    requeue_forgotten: int = 0
-    requeue_forgotten_oldest_ns: int = 0
-    attempts_forgotten: int = 0
-    attempts_forgotten_oldest_ns: int = 0
     longest_lag_ns: int = 0
     slowest_start_ns: int = 0
 
@@ -130,9 +124,7 @@ class Tally:
             f"{self.kills} kills and {self.clean_stops} clean stops; {self.published} messages published, "
             f"{self.acknowledged} acknowledged; {self.deliveries} deliveries, {self.redeliveries} of them again; "
             f"undone by a kill: {self.finished_again} confirmed FINs (oldest {self.finished_again_oldest_ns / MS:.0f} "
-            f"ms before it), {self.requeue_forgotten} confirmed REQ delays (oldest "
-            f"{self.requeue_forgotten_oldest_ns / MS:.0f} ms), {self.attempts_forgotten} attempts (oldest "
-            f"{self.attempts_forgotten_oldest_ns / MS:.0f} ms); {self.unconfirmed_again} FINs without a receipt came "
+            f"ms before it); {self.unconfirmed_again} FINs without a receipt came "
             f"again; {self.settled} messages seen through to their end in every channel; our own loop stood still for "
             f"{self.longest_lag_ns / MS:.0f} ms at most; the slowest start took {self.slowest_start_ns / SECOND:.1f} s"
         )

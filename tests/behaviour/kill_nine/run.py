@@ -94,14 +94,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="how many in all")
     parser.add_argument("--seed", default=secrets.token_hex(4), help="of an earlier run, to do about the same again")
     parser.add_argument("--nodes", type=int, default=3, help="how many at a time")
-    parser.add_argument(
-        "--forgets-attempts", action="store_true", help="let a kill undo attempts of the checkpoint interval too"
-    )
     parser.add_argument("flags", nargs="*", help="flags of the node, after --")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kill-nine-"))
-    limits = Limits(forgets_attempts=arguments.forgets_attempts)
-    planned = plans(arguments.kills, arguments.seed, arguments.nodes, arguments.flags, limits)
+    planned = plans(arguments.kills, arguments.seed, arguments.nodes, arguments.flags, Limits())
     campaigns = asyncio.run(run(planned, folder))
     sys.stdout.write(report(campaigns, arguments.seed, folder) + "\n")
     if has_failed(campaigns):
