@@ -55,7 +55,7 @@ _heads: Final = _Heads()
 def message_frames(ids: list[bytes], bodies: list[bytes], timestamp_ns: int) -> bytes:
     """Frame a batch of first deliveries (attempts = 1), one frame after the other.
 
-    Slice assignment and one join instead of a loop: 0.13 µs a message where pack and add cost 0.35.
+    Slice assignment and one join instead of a loop: 0.13 µs a message where pack and add cost 0.28.
     """
     count = len(ids)
     parts = [_STAMP.pack(timestamp_ns, 1)] * (count * 4)
