@@ -393,12 +393,11 @@ class Channel:
                 groups.append((left.position, left.ids, split_frames(left.frames)))
         return groups
 
-    def superseded_ahead(self) -> set[bytes]:
-        """Return what is owed by name although the log has it behind the cursor.
+    def superseded_ahead(self, position: int) -> set[bytes]:
+        """Return what is owed by name although the log has it behind the cursor, which is at ``position``.
 
         That is what was not read yet, and what was read into memory behind fresh batches, which hold the cursor back.
         """
-        position, _ = self.cursor()
         self._holes = [hole for hole in self._holes if hole[0] >= position]
         return self.superseded.union(*(ids for _, ids in self._holes))
 

@@ -69,7 +69,7 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int) -> Standing:
             "cursor": list(cursor),
             "from": channel.deferred.from_serial,
             "owed": owed,
-            "superseded": b"".join(channel.superseded_ahead()),
+            "superseded": b"".join(channel.superseded_ahead(cursor[0])),
         }
     state = {
         "end": log.end,
@@ -96,9 +96,10 @@ def move_stragglers(topic: "Topic", below: int, most: int) -> None:
 
     Not if they are more than ``most`` bytes: then they may as well stay. Raises StorageError.
     """
-    if sum(len(frames) for _, _, frames in _stragglers(topic, below)) > most:
+    stragglers = list(_stragglers(topic, below))
+    if sum(len(frames) for _, _, frames in stragglers) > most:
         return
-    for channel, place, frames in _stragglers(topic, below):
+    for channel, place, frames in stragglers:
         place.position = topic.append_owed(channel.name, frames, len(split_frames(frames)))
 
 

@@ -53,9 +53,7 @@ class Turn:
     def touch(self, connection: Flushable) -> None:
         """Flush ``connection`` at the end of this turn."""
         self._touched[connection] = None
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._end)
+        self.schedule()
 
     def schedule(self) -> None:
         """Make sure that the turn ends: something has changed in the broker."""

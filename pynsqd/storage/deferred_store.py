@@ -160,16 +160,7 @@ class DeferredStore:
         """Remove a bucket. A failure is reported, and the next start finds the bucket again."""
         self._last_serial.pop(bucket, None)
         for segment in self._buckets.pop(bucket, []):
-            segment.close()
-            try:
-                if segment.unreadable:
-                    self._quarantine.keep(segment)
-                else:
-                    files.unlink(segment.path)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                self._quarantine.report(str(files.failure("remove", segment.path, error)))
+            self._quarantine.remove(segment)
 
     def close(self) -> None:
         """Close the files."""

@@ -38,10 +38,24 @@ class Quarantine:
         if self._count(position, size):
             self.report(f"{size} bytes at position {position} of {folder} are missing and passed over")
 
-    def keep(self, segment: Segment) -> None:
-        """Set a whole file aside: some of it could not be read, and may be read another day. Raises OSError."""
-        files.make_folder(self._folder)
-        files.rename(segment.path, self._folder / segment.path.name)
+    def remove(self, segment: Segment) -> bool:
+        """Remove the file of a segment that nobody needs; a failure is reported, and the file is still there.
+
+        If some of it could not be read it is set aside instead: it may be read another day.
+        """
+        segment.close()
+        try:
+            if segment.unreadable:
+                files.make_folder(self._folder)
+                files.rename(segment.path, self._folder / segment.path.name)
+            else:
+                files.unlink(segment.path)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self.report(str(files.failure("remove", segment.path, error)))
+            return False
+        return True
 
     def _count(self, position: int, size: int) -> bool:
         if any(start <= position < stop for start, stop in self._known):

@@ -291,16 +291,7 @@ class TopicLog:
             segment = self._segments[0]
             if segment is self._open and not segment.sealed and segment.size < min(_KEEP, self._max_bytes // 2):
                 return
-            segment.close()
-            try:
-                if segment.unreadable:
-                    self._quarantine.keep(segment)
-                else:
-                    files.unlink(segment.path)
-            except FileNotFoundError:
-                pass
-            except OSError as error:
-                self._quarantine.report(str(files.failure("remove", segment.path, error)))
+            if not self._quarantine.remove(segment):
                 return
             if segment is self._open:
                 self._open = None
