@@ -28,11 +28,25 @@ class BodyRule:
         elif size <= 0:
             raise FatalClientError(self.code, f"{self.verb} invalid body size {size}")
 
+    def cut_short(self, size: int, batch: list[bytes] | None, left: int) -> FatalClientError:
+        """Return the error for a body that will not come whole.
 
-BODIES: Final = {
-    "IDENTIFY": BodyRule("IDENTIFY", E_BAD_BODY, "body size", "body"),
-    "AUTH": BodyRule("AUTH", E_BAD_BODY, "body size", "body"),
-    "PUB": BodyRule("PUB", E_BAD_MESSAGE, "message body size", "message body"),
-    "DPUB": BodyRule("DPUB", E_BAD_MESSAGE, "message body size", "message body"),
-    "MPUB": BodyRule("MPUB", E_BAD_BODY, "body size", "body"),
-}
+        ``size`` is its declared size in bytes, -1 if even that is missing; ``batch`` what has come of an MPUB's
+        messages, and ``left`` how many bytes behind them.
+        """
+        if size < 0:
+            return FatalClientError(self.code, f"{self.verb} failed to read {self.size_name}")
+        if self is not MPUB:
+            return FatalClientError(self.code, f"{self.verb} failed to read {self.body_name}")
+        if batch is None:
+            return FatalClientError(E_BAD_BODY, "MPUB failed to read message count")
+        if left < 4:
+            return FatalClientError(E_BAD_MESSAGE, f"MPUB failed to read message({len(batch)}) body size")
+        return FatalClientError(E_BAD_MESSAGE, "MPUB failed to read message body")
+
+
+IDENTIFY: Final = BodyRule("IDENTIFY", E_BAD_BODY, "body size", "body")
+AUTH: Final = BodyRule("AUTH", E_BAD_BODY, "body size", "body")
+PUB: Final = BodyRule("PUB", E_BAD_MESSAGE, "message body size", "message body")
+DPUB: Final = BodyRule("DPUB", E_BAD_MESSAGE, "message body size", "message body")
+MPUB: Final = BodyRule("MPUB", E_BAD_BODY, "body size", "body")

@@ -38,6 +38,11 @@ class FatalClientError(ClientError):
     """The client is told, then the connection is closed."""
 
 
+def invalid(description: str) -> FatalClientError:
+    """Return the error for a command that is wrong or not allowed now."""
+    return FatalClientError(E_INVALID, description)
+
+
 class StorageError(NsqError):
     """The log or the metadata could not be read or written; the text names the file and the cause."""
 

@@ -17,7 +17,12 @@ _NAMED: Final = {
 
 def quote(raw: bytes) -> str:
     """Quote ``raw`` with the escapes of Go's strconv.Quote: bytes that are no UTF-8 become ``\\xff``."""
-    return '"' + "".join(map(_escape, raw.decode("utf-8", "surrogateescape"))) + '"'
+    return '"' + "".join(map(_escape, text(raw))) + '"'
+
+
+def text(raw: bytes) -> str:
+    """Return ``raw`` as text; bytes that are no UTF-8 survive, and go back as they came."""
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def _escape(char: str) -> str:

@@ -1,0 +1,122 @@
+"""PUB, MPUB and DPUB of a V2 session (PROTOCOL 1.4). Hot."""
+
+from typing import TYPE_CHECKING
+
+from pynsqd.core import bodies
+from pynsqd.wire import encoder
+from pynsqd.wire.decoder import BadMessageSize, BatchOverrun
+from pynsqd.wire.errors import E_BAD_BODY, E_BAD_MESSAGE, E_BAD_TOPIC, FatalClientError, StorageError, invalid
+from pynsqd.wire.names import is_valid_name
+from pynsqd.wire.numbers import ms_to_ns, parse_uint64
+from pynsqd.wire.quote import quote, text
+
+if TYPE_CHECKING:
+    from pynsqd.core.session import Session
+    from pynsqd.core.topic import Topic
+
+
+def pub(session: "Session", params: list[bytes], now_ns: int) -> None:
+    """PUB: one message."""
+    if len(params) < 2:
+        raise invalid("PUB insufficient number of parameters")
+    session.expect_body(bodies.PUB, _pub_body, topic_name(session, "PUB", params[1]))
+
+
+def _pub_body(session: "Session", body: bytes, now_ns: int) -> None:
+    _publish(session, session.body_topic, [body], "PUB")
+
+
+def dpub(session: "Session", params: list[bytes], now_ns: int) -> None:
+    """DPUB: one message, to be delivered later."""
+    if len(params) < 3:
+        raise invalid("DPUB insufficient number of parameters")
+    name = topic_name(session, "DPUB", params[1])
+    ms = parse_uint64(params[2])
+    if ms is None:
+        raise invalid(f"DPUB could not parse timeout {text(params[2])}")
+    delay_ns = ms_to_ns(ms)
+    longest_ns = session.broker.options.max_req_timeout_ns
+    if not 0 <= delay_ns <= longest_ns:
+        raise invalid(f"DPUB timeout {ms} out of range 0-{longest_ns // 1_000_000}")
+    session.expect_body(bodies.DPUB, _dpub_body, name, delay_ns)
+
+
+def _dpub_body(session: "Session", body: bytes, now_ns: int) -> None:
+    name, delay_ns = session.body_topic, session.body_delay_ns
+    if not delay_ns:
+        _publish(session, name, [body], "DPUB")
+        return
+    topic = find_topic(session, name, "DPUB")
+    session.published[name] = session.published.get(name, 0) + 1
+    session.replies.append(encoder.OK)
+    topic.publish_deferred(body, delay_ns, session, "DPUB")
+
+
+def mpub(session: "Session", params: list[bytes], now_ns: int) -> None:
+    """MPUB: a batch of messages, all or nothing."""
+    if len(params) < 2:
+        raise invalid("MPUB insufficient number of parameters")
+    # nsqd says its code twice here.
+    name = topic_name(session, "E_BAD_TOPIC MPUB", params[1])
+    find_topic(session, name, "MPUB")
+    session.expect_body(bodies.MPUB, None, name)
+
+
+def read_batch(session: "Session") -> bool:
+    """Go on with the body of an MPUB as it comes, publish with its last message; tell whether that was there."""
+    decoder = session.decoder
+    options = session.broker.options
+    if session.batch is None:
+        count = decoder.int32()
+        if count is None:
+            return False
+        if not 0 < count <= (options.max_body_size - 4) // 5:
+            raise FatalClientError(E_BAD_BODY, f"MPUB invalid message count {count}")
+        session.batch = []
+        session.batch_count = count
+        session.batch_budget = session.body_size - 4
+    messages, count = session.batch, session.batch_count
+    try:
+        session.batch_budget = decoder.messages(messages, count, session.batch_budget, options.max_msg_size)
+    except BadMessageSize as bad:
+        if bad.size > 0:
+            what = f"MPUB message too big {bad.size} > {options.max_msg_size}"
+        else:
+            what = f"MPUB invalid message({bad.index}) body size {bad.size}"
+        raise FatalClientError(E_BAD_MESSAGE, what) from None
+    except BatchOverrun:
+        raise _size_mismatch(session) from None
+    if len(messages) < count:
+        return False
+    if session.batch_budget:
+        raise _size_mismatch(session)
+    session.body_of = session.batch = None
+    _publish(session, session.body_topic, messages, "MPUB")
+    return True
+
+
+def _size_mismatch(session: "Session") -> FatalClientError:
+    return FatalClientError(E_BAD_BODY, f"MPUB body size {session.body_size} does not match its messages")
+
+
+def _publish(session: "Session", name: str, messages: list[bytes], verb: str) -> None:
+    topic = find_topic(session, name, verb)
+    session.published[name] = session.published.get(name, 0) + len(messages)
+    session.replies.append(encoder.OK)
+    topic.publish(messages, session, verb)
+
+
+def topic_name(session: "Session", verb: str, raw: bytes) -> str:
+    """Return the name of a topic, as ``verb`` was given it. Raises FatalClientError if it is none."""
+    name = text(raw)
+    if name not in session.broker.topics and not is_valid_name(name):
+        raise FatalClientError(E_BAD_TOPIC, f"{verb} topic name {quote(raw)} is not valid")
+    return name
+
+
+def find_topic(session: "Session", name: str, verb: str) -> "Topic":
+    """Return the topic, a new one if there is none. Raises FatalClientError if it cannot be created."""
+    try:
+        return session.broker.topic(name)
+    except StorageError as error:
+        raise FatalClientError(f"E_{verb}_FAILED", f"{verb} failed {error}") from None
