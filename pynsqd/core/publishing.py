@@ -23,7 +23,14 @@ def pub(session: "Session", params: list[bytes], now_ns: int) -> None:
 
 
 def _pub_body(session: "Session", body: bytes, now_ns: int) -> None:
-    _publish(session, session.body_topic, [body], "PUB")
+    session.pub_topic = session.body_topic
+    session.pub_line = f"PUB {session.pub_topic}\n".encode()
+    pub_again(session, body)
+
+
+def pub_again(session: "Session", body: bytes) -> None:
+    """Publish to the topic of the PUB before, whose line has come again."""
+    _publish(session, session.pub_topic, [body], "PUB")
 
 
 def dpub(session: "Session", params: list[bytes], now_ns: int) -> None:
@@ -100,7 +107,7 @@ def _size_mismatch(session: "Session") -> FatalClientError:
 
 
 def _publish(session: "Session", name: str, messages: list[bytes], verb: str) -> None:
-    topic = find_topic(session, name, verb)
+    topic = session.broker.topics.get(name) or find_topic(session, name, verb)
     session.published[name] = session.published.get(name, 0) + len(messages)
     session.replies.append(encoder.OK)
     topic.publish(messages, session, verb)

@@ -10,7 +10,7 @@ from pynsqd.core.bodies import BodyRule
 from pynsqd.core.commands import COMMANDS
 from pynsqd.core.consumer import Consumer
 from pynsqd.core.consuming import finish
-from pynsqd.core.publishing import read_batch
+from pynsqd.core.publishing import pub_again, read_batch
 from pynsqd.core.timers import Timer
 from pynsqd.core.transitions import INIT, LEGAL
 from pynsqd.wire import encoder
@@ -69,6 +69,8 @@ class Session:
         "frames",
         "identified",
         "identity",
+        "pub_line",
+        "pub_topic",
         "published",
         "remote_address",
         "replies",
@@ -110,6 +112,8 @@ class Session:
             deflate_level=0,
             snappy=False,
         )
+        self.pub_line = b""  # the line of the last PUB, see Decoder.same_again, and its topic
+        self.pub_topic = ""
         self.published: dict[str, int] = {}  # topic to messages, for /stats
         self.remote_address = remote_address
         self.replies: list[bytes] = []
@@ -156,6 +160,14 @@ class Session:
                     break
                 done = True
                 continue
+            if self.pub_line:
+                body = decoder.same_again(self.pub_line, self.broker.options.max_msg_size)
+                if body is not None:
+                    pub_again(self, body)
+                    done = True
+                    if decoder:
+                        continue
+                    break
             ids = decoder.fin_run()
             if ids:
                 finish(self, ids, now_ns)

@@ -8,6 +8,7 @@ from pynsqd.core.channel import Channel
 from pynsqd.core.deferred import Deferrals
 from pynsqd.core.log import DEFERRED_BIT, FSYNC, MEMORY, DeferredStore, TopicLog
 from pynsqd.core.publisher import Pending, Publisher
+from pynsqd.wire.constants import MESSAGE_HEADER
 from pynsqd.wire.encoder import message_frames
 from pynsqd.wire.errors import StorageError
 from pynsqd.wire.names import is_ephemeral
@@ -104,17 +105,18 @@ class Topic:
                 self._commit_deferred(body, now_ns + delay_ns, (publisher, reply, verb), wall_ns)
 
     def _commit_batch(self, bodies: list[bytes], publishers: list[Pending], wall_ns: int) -> None:
-        ids = self._broker.ids.take(len(bodies), wall_ns)
+        count = len(bodies)
+        ids = self._broker.ids.take(count, wall_ns)
         batch = Batch(ids, message_frames(ids, bodies, wall_ns))
-        if self.log is not None and self._is_logged(len(bodies)):
+        if self.log is not None and (self.durability != MEMORY or self._must_log(count)):
             try:
                 self.log.append(batch)
             except StorageError as error:
                 self._refuse(publishers, error)
                 return
             self._appended(publishers)
-        self.message_count += len(bodies)
-        self.message_bytes += sum(map(len, bodies))
+        self.message_count += count
+        self.message_bytes += len(batch.frames) - count * MESSAGE_HEADER
         if self.flowing:
             for channel in self.channels.values():
                 channel.put(batch)
@@ -137,12 +139,10 @@ class Topic:
     def _keeps(self) -> bool:
         return self.log is not None and self.durability != MEMORY
 
-    def _is_logged(self, count: int) -> bool:
-        """Tell whether ``count`` new messages go to the log: in memory only while all channels have room for them."""
-        return (
-            self.durability != MEMORY
-            or not self.flowing
-            or not all(channel.has_room(count) for channel in self.channels.values() if not channel.ephemeral)
+    def _must_log(self, count: int) -> bool:
+        """Tell whether ``count`` new messages go to the log although it is not asked for: some channel has no room."""
+        return not self.flowing or not all(
+            channel.has_room(count) for channel in self.channels.values() if not channel.ephemeral
         )
 
     def _appended(self, publishers: list[Pending]) -> None:

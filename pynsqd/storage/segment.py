@@ -37,13 +37,17 @@ class Descriptors:
     def __init__(self, limit: int = 64) -> None:
         self._limit = limit
         self._open: OrderedDict[Segment, int] = OrderedDict()
+        self._last: Segment | None = None
 
     def of(self, segment: "Segment") -> int:
         """Return an open descriptor of ``segment``, good until the next call. Raises OSError."""
         descriptor = self._open.get(segment)
         if descriptor is not None:
-            self._open.move_to_end(segment)
+            if segment is not self._last:
+                self._last = segment
+                self._open.move_to_end(segment)
             return descriptor
+        self._last = segment
         descriptor = self._open[segment] = files.open_file(segment.path, segment.open_flags)
         if len(self._open) > self._limit:
             files.close(self._open.popitem(last=False)[1])

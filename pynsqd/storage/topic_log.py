@@ -142,7 +142,8 @@ class TopicLog:
             return self._append_first(kind, flags, count, payload)
         position = segment.append(kind, flags, count, self.end_sequence, payload)
         self.end = position + size
-        self._unsynced.add(segment)
+        if not segment.unsynced:
+            self._unsynced.add(segment)
         return position
 
     def _append_first(self, kind: int, flags: int, count: int, payload: bytes) -> int:

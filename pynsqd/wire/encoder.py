@@ -58,6 +58,8 @@ def message_frames(ids: list[bytes], bodies: list[bytes], timestamp_ns: int) -> 
     Slice assignment and one join instead of a loop: 0.13 µs a message where pack and add cost 0.28.
     """
     count = len(ids)
+    if count == 1:
+        return b"".join((_heads[len(bodies[0])], _STAMP.pack(timestamp_ns, 1), ids[0], bodies[0]))
     parts = [_STAMP.pack(timestamp_ns, 1)] * (count * 4)
     parts[0::4] = map(_heads.__getitem__, map(len, bodies))
     parts[2::4] = ids

@@ -404,3 +404,31 @@ def test_mpub_split_at_any_byte(bodies: list[bytes], cuts: list[int]) -> None:
     node.turn()
     assert client.take() == [OK, OK]
     assert consumer.bodies() == [*bodies, b"behind"]
+
+
+# -- PUB again and again ---------------------------------------------------------------------------------------------
+
+
+def test_what_comes_after_a_pub_is_read_as_ever() -> None:
+    """A line that came before is taken by its bytes; a longer or shorter one, another topic, a bad size are not."""
+    node = _node()
+    client = node.client()
+    again = command(b"PUB t", b"x")
+    assert client.ask(again * 3 + command(b"PUB tt", b"yy") + again + b"PUB t\r\n" + sized(b"z")) == [OK] * 6
+    assert (node.topic("t").message_count, node.topic("tt").message_count) == (5, 1)
+    assert client.ask(again[:-1]) == []
+    assert client.ask(b"x") == [OK]
+    assert client.ask(again + b"PUB t\n" + struct.pack(">i", 101)) == [
+        OK,
+        error("E_BAD_MESSAGE PUB message too big 101 > 100"),
+    ]
+    assert node.topic("t").message_count == 7
+
+
+def test_a_topic_that_was_deleted_meanwhile_is_there_again() -> None:
+    node = _node()
+    client = node.client()
+    assert client.ask(command(b"PUB t", b"x") * 2) == [OK] * 2
+    node.broker.delete_topic("t")
+    assert client.ask(command(b"PUB t", b"x")) == [OK]
+    assert node.topic("t").message_count == 1

@@ -236,6 +236,41 @@ def test_a_run_ends_where_another_command_begins() -> None:
     assert len(decoder) == 0
 
 
+# -- a command whose line comes again --------------------------------------------------------------------------------
+
+PUBS = st.builds(
+    lambda line, size, body, end: line + struct.pack(">i", len(body) if size is None else size) + body + end,
+    st.sampled_from([b"PUB t\n", b"PUB t\r\n", b"PUB u\n", b"PUB tt\n", b"NOP\n"]),
+    st.one_of(st.none(), st.sampled_from([-(2**31), -1, 0, 1, MAX_SIZE, MAX_SIZE + 1, 2**31 - 1])),
+    st.binary(max_size=20),
+    st.sampled_from([b"", b"P", b"PUB t\n"]),
+)
+
+
+def _message_by_general_path(data: bytes) -> bytes | None:
+    decoder = Decoder()
+    decoder.feed(data)
+    if not data.startswith(b"PUB t\n"):
+        return None
+    decoder.line()
+    size = decoder.int32()
+    return decoder.take(size) if size is not None and 0 < size <= MAX_SIZE else None
+
+
+@given(PUBS)
+@example(b"PUB t\n" + struct.pack(">i", MAX_SIZE) + b"x" * MAX_SIZE)
+@example(b"PUB t\n" + struct.pack(">i", MAX_SIZE + 1) + b"x" * (MAX_SIZE + 1))
+def test_the_same_again_is_what_the_general_path_takes(data: bytes) -> None:
+    decoder = Decoder()
+    decoder.feed(data)
+    body = decoder.same_again(b"PUB t\n", MAX_SIZE)
+    assert body == _message_by_general_path(data)
+    taken = 0 if body is None else 10 + len(body)
+    assert len(decoder) == len(data) - taken
+    rest = decoder.take(len(data) - taken)
+    assert rest == data[taken:]
+
+
 def test_odd_lines_do_not_make_the_runs_costly() -> None:
     """The clean lines before an odd one are still a run; else each of them pays for scanning a thousand."""
     clean = b"FIN " + ID + b"\n"
