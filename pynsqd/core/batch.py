@@ -1,6 +1,7 @@
 """A batch: messages that were published, or came back, together, as ready-to-send frames."""
 
-from pynsqd.wire.encoder import skip_frames, split_frames
+from pynsqd.core.ids import ids_from
+from pynsqd.wire.encoder import message_id, skip_frames, split_frames
 
 
 class Batch:
@@ -14,19 +15,35 @@ class Batch:
     visit and a whole batch goes to a consumer without being copied.
     """
 
-    __slots__ = ("frames", "fresh", "ids", "position", "skipped")
+    __slots__ = ("_ids", "count", "frames", "fresh", "position", "skipped")
 
     def __init__(
-        self, ids: list[bytes], frames: bytes, position: int = -1, *, fresh: bool = True, skipped: int = 0
+        self,
+        ids: list[bytes] | None,
+        frames: bytes,
+        position: int = -1,
+        *,
+        count: int = 0,
+        fresh: bool = True,
+        skipped: int = 0,
     ) -> None:
-        self.ids = ids
+        """Without ``ids`` they are those of ``count`` messages that one IdGenerator has named together."""
+        self._ids = ids
+        self.count = count if ids is None else len(ids)
         self.frames = frames
         self.position = position
         self.fresh = fresh
         self.skipped = skipped
 
+    @property
+    def ids(self) -> list[bytes]:
+        """The ids of the messages. Made when they are first asked for: a channel that is behind never does."""
+        if self._ids is None:
+            self._ids = ids_from(message_id(self.frames), self.count)
+        return self._ids
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return self.count
 
     def first(self, count: int) -> "Batch":
         """Return a batch of the first ``count`` messages."""

@@ -119,7 +119,7 @@ class Channel:
 
     def put(self, batch: Batch) -> None:
         """Take a batch that the topic hands to each of its channels."""
-        count = len(batch.ids)
+        count = batch.count
         self.message_count += count
         if batch.position < 0 or self.ephemeral:
             self._keep(batch)
@@ -143,10 +143,10 @@ class Channel:
         self._enqueue(batch)
 
     def _enqueue(self, batch: Batch) -> None:
-        if not batch.ids:
+        if not batch.count:
             return
         self._ready.append(batch)
-        self._count += len(batch.ids)
+        self._count += batch.count
         self._bytes += len(batch.frames)
         self._broker.buffered_bytes += len(batch.frames)
         self._broker.dirty[self] = None
@@ -278,7 +278,7 @@ class Channel:
             if start:
                 batch = Batch(ids[start:], frames[self._offset :], batch.position, fresh=batch.fresh)
                 self._head = self._offset = 0
-        self._count -= len(batch.ids)
+        self._count -= batch.count
         self._bytes -= len(batch.frames)
         self._broker.buffered_bytes -= len(batch.frames)
         return batch

@@ -68,7 +68,7 @@ class Consumer:
         if not self.in_flight.entries:
             self.channel.timers.schedule(self.timer, now_ns + self.msg_timeout_ns)
         self.in_flight.add(batch, now_ns, self.msg_timeout_ns)
-        self.message_count += len(batch.ids)
+        self.message_count += batch.count
         self._unwritten += len(batch.frames)
         self._send(batch.frames)
 

@@ -11,7 +11,7 @@ _SUFFIXES: Final = [b"%03x" % sequence for sequence in range(_PER_TICK)]
 
 
 class IdGenerator:
-    """Hands out ids in batches: one prefix a tick, a table of suffixes (65 ns an id).
+    """Hands out ids in batches: one prefix a tick, a table of suffixes.
 
     A tick that is used up, or a clock that steps back, borrows from the ticks to come: ids never repeat or go back,
     and nobody sleeps.
@@ -36,27 +36,28 @@ class IdGenerator:
 
     def take(self, count: int, wall_ns: int) -> list[bytes]:
         """Return ``count`` new ids for messages published at ``wall_ns``, ns since the epoch."""
+        prefix, rests = self.take_in_parts(count, wall_ns)
+        return [prefix + rest for rest in rests]
+
+    def take_in_parts(self, count: int, wall_ns: int) -> tuple[bytes, list[bytes]]:
+        """Return what ``count`` new ids begin with, and the rest of each; an id itself is made when it is needed."""
         tick = wall_ns >> _TICK_SHIFT
         if tick > self._tick:
             self._begin(tick)
         elif self._sequence == _PER_TICK:
             self._begin(self._tick + 1)
-        if count == 1:
-            first = self._sequence
-            self._sequence = first + 1
-            return [self._prefix + _SUFFIXES[first]]
-        ids = self._take_of_tick(count)
+        first = self._sequence
+        if first + count <= _PER_TICK:
+            self._sequence = first + count
+            return self._prefix, _SUFFIXES[first : first + count]
+        ids: list[bytes] = []
         while len(ids) < count:
-            self._begin(self._tick + 1)
-            ids += self._take_of_tick(count - len(ids))
-        return ids
-
-    def _take_of_tick(self, count: int) -> list[bytes]:
-        """Return ``count`` ids, or as many as the tick has left."""
-        prefix = self._prefix
-        ids = [prefix + suffix for suffix in _SUFFIXES[self._sequence : self._sequence + count]]
-        self._sequence += len(ids)
-        return ids
+            if self._sequence == _PER_TICK:
+                self._begin(self._tick + 1)
+            first = self._sequence
+            self._sequence = min(_PER_TICK, first + count - len(ids))
+            ids += [self._prefix + suffix for suffix in _SUFFIXES[first : self._sequence]]
+        return b"", ids
 
 
 def ids_from(first_id: bytes, count: int) -> list[bytes]:
@@ -64,6 +65,8 @@ def ids_from(first_id: bytes, count: int) -> list[bytes]:
 
     So nobody has to cut them out of the frames of a batch that is read from disk.
     """
+    if count == 1:
+        return [first_id]
     prefix = first_id[:13]
     sequence = int(first_id[13:], 16)
     ids = [prefix + suffix for suffix in _SUFFIXES[sequence : sequence + count]]

@@ -106,8 +106,8 @@ class Topic:
 
     def _commit_batch(self, bodies: list[bytes], publishers: list[Pending], wall_ns: int) -> None:
         count = len(bodies)
-        ids = self._broker.ids.take(count, wall_ns)
-        batch = Batch(ids, message_frames(ids, bodies, wall_ns))
+        prefix, ids = self._broker.ids.take_in_parts(count, wall_ns)
+        batch = Batch(None, message_frames(ids, bodies, wall_ns, prefix), count=count)
         if self.log is not None and (self.durability != MEMORY or self._must_log(count)):
             try:
                 self.log.append(batch)

@@ -127,7 +127,7 @@ class TopicLog:
 
         Raises StorageError, and then nothing of it was appended.
         """
-        count = len(batch.ids)
+        count = batch.count
         batch.position = self._append(BATCH, CONSECUTIVE if consecutive else 0, count, batch.frames)
         self.end_sequence += count
 

@@ -53,6 +53,9 @@ ITEMS = st.one_of(
     st.builds(_number, st.integers(min_value=-(2**31), max_value=2**31 - 1)),
     st.builds(_body, st.binary(min_size=1, max_size=200)),
     st.builds(_batch, st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=6)),
+    # messages of one size, but perhaps for some
+    st.builds(_batch, st.lists(st.sampled_from([b"a", b"b", b"c", b"\0" * 5, b"dd"]), min_size=1, max_size=12)),
+    st.builds(_batch, st.lists(st.sampled_from([b"x" * 300, b"y" * 300, b"z" * 44]), min_size=1, max_size=5)),
 )
 
 
@@ -295,6 +298,21 @@ def test_a_bad_size_is_told_with_its_number(size: int) -> None:
     with pytest.raises(BadMessageSize) as caught:
         _messages(wire, 3, 5000)
     assert (caught.value.index, caught.value.size) == (1, size)
+
+
+@pytest.mark.parametrize("high", [0x01, 0x80])
+def test_among_messages_of_one_size_too(high: int) -> None:
+    one = b"\0\0\0\x01a"
+    with pytest.raises(BadMessageSize) as caught:
+        _messages(one * 3 + bytes([high]) + one[1:] + one, 5, 5000)
+    assert caught.value.index == 3
+    with pytest.raises(BadMessageSize) as caught:
+        _messages((struct.pack(">i", MAX_SIZE + 1) + bytes(MAX_SIZE + 1)) * 2, 2, 5000)
+    assert caught.value.index == 0
+
+
+def test_messages_of_one_size_are_no_more_than_there_are_in_the_batch() -> None:
+    assert _messages(b"\0\0\0\x01a" * 4, 2, 20) == ([b"a"] * 2, 10)
 
 
 def test_the_largest_size_is_allowed() -> None:
