@@ -1,5 +1,6 @@
 """Whoever publishes: a V2 session, an HTTP connection, a route."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from pynsqd.wire.errors import StorageError
@@ -19,14 +20,20 @@ class Publisher(Protocol):
         """Replace reply number ``reply``, an OK that did not come true, by the error of ``verb`` (PUB, MPUB, DPUB)."""
         ...
 
-    def hold(self) -> None:
-        """Keep the replies back beyond the turn: an fsync has to come first. May be called again before ``let_go``."""
+    def hold(self, first: int) -> None:
+        """Keep the replies from number ``first`` on back beyond the turn: an fsync has to come first.
+
+        Called at most once a turn, and again in later turns before ``let_go``.
+        """
         ...
 
-    def let_go(self) -> None:
-        """One fsync has come; when all have, the replies may leave."""
+    def let_go(self, failures: Sequence["Failure"]) -> None:
+        """The fsync for the oldest hold has come: its replies may leave, but for those that have failed."""
         ...
 
 
 # Who waits for a publish to come true: the publisher, the index of its reply, the verb.
 Pending = tuple[Publisher, int, str]
+
+# A publish that an fsync has not made true: the index of its reply at the time of the hold, the verb, the cause.
+Failure = tuple[int, str, StorageError]

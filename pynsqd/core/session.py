@@ -3,13 +3,16 @@
 What the commands do is in ``commands`` and the files it names; they take the session.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pynsqd.core.bodies import BodyRule
 from pynsqd.core.commands import COMMANDS
 from pynsqd.core.consumer import Consumer
 from pynsqd.core.consuming import finish
+from pynsqd.core.group_commit import HeldReplies
+from pynsqd.core.publisher import Failure
 from pynsqd.core.publishing import pub_again, read_batch
 from pynsqd.core.timers import Timer
 from pynsqd.core.transitions import INIT, LEGAL
@@ -95,7 +98,7 @@ class Session:
         self.connect_wall_ns = broker.wall_ns(now_ns)
         self.consumer: Consumer | None = None
         self.frames: list[bytes] = []
-        self._held = 0  # fsyncs that the replies wait for
+        self._held: HeldReplies | None = None  # while replies wait for an fsync, or a heartbeat is to leave
         self.identified = False
         self.identity = Identity(
             client_id=host,
@@ -249,7 +252,7 @@ class Session:
         if reply >= len(self.replies):
             return  # an earlier one failed already
         del self.replies[reply:]
-        self.fail(FatalClientError(f"E_{verb}_FAILED", f"{verb} failed {error}"))
+        self.fail(_failure(verb, error))
 
     def subscribed(self, consumer: Consumer) -> None:
         """The client is a consumer now."""
@@ -269,13 +272,27 @@ class Session:
 
     # -- output --------------------------------------------------------------------------------------------------
 
-    def hold(self) -> None:
-        """Keep the replies back beyond the turn: an fsync has to come first."""
-        self._held += 1
+    def hold(self, first: int) -> None:
+        """Keep the replies from number ``first`` on back beyond the turn: an fsync has to come first (Publisher)."""
+        if self._held is None:
+            self._held = HeldReplies()
+        self._held.hold(self.replies, first)
+        self.replies = []
 
-    def let_go(self) -> None:
-        """One fsync has come; when all have, the replies may leave."""
-        self._held -= 1
+    def let_go(self, failures: Sequence[Failure]) -> None:
+        """The fsync for the oldest hold has come, all its replies may leave up to one that has failed (Publisher)."""
+        held = self._held
+        if not held:
+            return  # the connection is gone, or has heard of a failure before this
+        first, replies = held.take_oldest()
+        if failures:
+            reply, verb, error = min(failures, key=itemgetter(0))
+            if reply - first < len(replies):  # else an append in the same turn has failed before it
+                replies[reply - first :] = [encoder.error(_failure(verb, error).payload)]
+                held.drop_waiting()
+                self.replies.clear()
+                self.close()
+        held.let_out(replies)
         self.broker.output[self] = None
 
     @property
@@ -285,12 +302,14 @@ class Session:
 
     def take_output(self) -> list[bytes]:
         """Return what is to be written, replies first, and forget it."""
-        if self._held:
-            output = self.frames
-        else:
-            output = self.replies + self.frames
-            if self.replies:
-                self.replies = []
+        if self._held is not None:
+            self._held.queue(self.replies)
+            self.replies = self._held.take_free()
+            if not self._held:
+                self._held = None
+        output = self.replies + self.frames
+        if self.replies:
+            self.replies = []
         if self.frames:
             self.frames = []
             if self.consumer is not None:
@@ -333,7 +352,9 @@ class Session:
         if self._heartbeat_due_ns and now_ns >= self._heartbeat_due_ns:
             self._heartbeat_due_ns += interval_ns * ((now_ns - self._heartbeat_due_ns) // interval_ns + 1)
             if not self._unread_since_ns:
-                self.replies.append(encoder.HEARTBEAT)
+                if self._held is None:
+                    self._held = HeldReplies()
+                self._held.let_out([encoder.HEARTBEAT])  # replies may have to wait for a slow disk
                 self.broker.output[self] = None
         if now_ns >= self._read_due_ns:
             self._cut_short()
@@ -357,6 +378,7 @@ class Session:
         self.closing = True
         self._peer = None  # each holds the other, and short connections must not wait for the garbage collector
         self.replies.clear()
+        self._held = None
         self.broker.timers.cancel(self._timer)
         self.broker.forget(self)
         if self.consumer is not None:
@@ -367,3 +389,7 @@ class Session:
         """Let the connection write."""
         if self._peer is not None:
             self._peer.flush()
+
+
+def _failure(verb: str, error: StorageError) -> FatalClientError:
+    return FatalClientError(f"E_{verb}_FAILED", f"{verb} failed {error}")

@@ -20,10 +20,11 @@ from pynsqd.runtime.http import HttpRequest, Reply, Router, failure, http_server
 from pynsqd.wire.constants import NSQ_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from structlog.typing import FilteringBoundLogger
 
+    from pynsqd.core.publisher import Failure
     from pynsqd.net.turn import Turn
     from pynsqd.options import Options
     from pynsqd.runtime.http_connection import HttpServer
@@ -171,10 +172,11 @@ class _Publisher:
     def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
         self.failed = True
 
-    def hold(self) -> None:
+    def hold(self, first: int) -> None:
         self._synced = Event()
 
-    def let_go(self) -> None:
+    def let_go(self, failures: Sequence[Failure]) -> None:
+        self.failed = bool(failures)
         self._synced.set()
 
     async def settled(self) -> None:

@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import httptools
 
+from pynsqd.core.group_commit import HeldReplies
 from pynsqd.httpapi.publish import STORAGE_FAILED, Target, ping, publish, read_target
 from pynsqd.runtime.http import Reply, failure, v1
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pynsqd.core.publisher import Failure
     from pynsqd.net.turn import Turn
     from pynsqd.options import Options
     from pynsqd.wire.errors import StorageError
@@ -239,7 +243,7 @@ class IngestConnection(asyncio.Protocol):
         self.replies: list[bytes] = []
         self._ingest = ingest
         self._heard = ingest.second
-        self._held = 0  # fsyncs that the replies wait for
+        self._held: HeldReplies | None = None  # while replies wait for an fsync
         self._pending = bytearray()  # the beginning of a request
         self._wanted = 0  # bytes that must be pending before it is worth looking again
         self._rest: bytes | None = None  # what the general path is to begin with
@@ -321,18 +325,22 @@ class IngestConnection(asyncio.Protocol):
 
     def _proceed(self) -> None:
         """Let the turn send the replies; what comes after them has to wait for that."""
-        if self.replies:
+        if self.replies or self._held is not None:
             self._ingest.turn.touch(self)
         elif self._rest is not None:
             self.hand_over()
 
     def flush(self) -> None:
-        """Write the replies of this turn (Flushable), unless they wait for an fsync."""
+        """Write the replies of this turn (Flushable), as far as they wait for no fsync."""
+        replies, self.replies = self.replies, []
+        if self._held is not None:
+            self._held.queue(replies)
+            replies = self._held.take_free()
+        if replies and not self._transport.is_closing():
+            self._transport.write(b"".join(replies))
         if self._held:
             return
-        replies, self.replies = self.replies, []
-        if not self._transport.is_closing():
-            self._transport.write(b"".join(replies))
+        self._held = None
         if self._rest is not None:
             self.hand_over()
         elif self._closing:
@@ -340,16 +348,25 @@ class IngestConnection(asyncio.Protocol):
 
     def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
         """Answer 503 in the place of an OK that did not come true (Publisher)."""
-        style = _style_of(self.replies[reply])
-        self.replies[reply] = encode_reply(failure(503, STORAGE_FAILED), style, self._ingest.date)
+        self.replies[reply] = self._refusal(self.replies[reply])
 
-    def hold(self) -> None:
-        """Keep the replies back beyond the turn (Publisher)."""
-        self._held += 1
+    def _refusal(self, reply: bytes) -> bytes:
+        return encode_reply(failure(503, STORAGE_FAILED), _style_of(reply), self._ingest.date)
 
-    def let_go(self) -> None:
-        """One fsync has come; when all have, the replies leave (Publisher)."""
-        self._held -= 1
+    def hold(self, first: int) -> None:
+        """Keep the replies from number ``first`` on back beyond the turn (Publisher)."""
+        if self._held is None:
+            self._held = HeldReplies()
+        self._held.hold(self.replies, first)
+        self.replies = []
+
+    def let_go(self, failures: Sequence[Failure]) -> None:
+        """The fsync for the oldest hold has come; the replies that came true leave, the others as 503 (Publisher)."""
+        assert self._held is not None  # noqa: S101 - it is let go as often as it was held
+        first, replies = self._held.take_oldest()
+        for reply, _, _ in failures:
+            replies[reply - first] = self._refusal(replies[reply - first])
+        self._held.let_out(replies)
         self._ingest.turn.touch(self)
 
     def hand_over(self) -> None:
@@ -381,7 +398,7 @@ class IngestConnection(asyncio.Protocol):
             self._proceed()
         elif self._rest is None:
             self._closing = True
-        return bool(self.replies) or self._rest is not None
+        return bool(self.replies) or self._held is not None or self._rest is not None
 
     def pause_writing(self) -> None:
         """Read no more requests from a client that does not take its answers."""

@@ -9,8 +9,8 @@ import anyio
 from anyio import to_thread
 
 from pynsqd.core.broker import Broker
+from pynsqd.core.group_commit import GroupCommit
 from pynsqd.core.owed import Standing, describe, keep_in_memory_ones, move_stragglers
-from pynsqd.core.publisher import Pending
 from pynsqd.core.topic import Topic
 from pynsqd.storage.checkpoint import Checkpoint
 from pynsqd.wire.errors import StorageError
@@ -43,7 +43,8 @@ class Persistence:
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self._interval_s = broker.options.checkpoint_interval_ns / 1e9
-        self._waiting: dict[Topic, list[Pending]] = {}  # topics with something to sync, and who waits for it
+        self._unsynced: dict[Topic, None] = {}  # topics with something to sync
+        self._waiting: list[GroupCommit] = []  # the turns with replies that wait for it
         self._synced_at: dict[Topic, int] = {}  # their message_count at the last sync
         self._sync_wanted = anyio.Event()
         self._syncing = anyio.Lock()
@@ -54,12 +55,13 @@ class Persistence:
         broker = self._broker
         if broker.unsynced:
             unsynced, broker.unsynced = broker.unsynced, {}
-            for topic, publishers in unsynced.items():
-                self._waiting.setdefault(topic, []).extend(publishers)
-                for publisher, _, _ in publishers:
-                    publisher.hold()
-                counted = topic.message_count - self._synced_at.setdefault(topic, 0)
-                if publishers or counted >= broker.options.sync_every:
+            group = GroupCommit(unsynced)
+            if group:
+                self._waiting.append(group)
+                self._sync_wanted.set()
+            for topic in unsynced:
+                self._unsynced[topic] = None
+                if topic.message_count - self._synced_at.setdefault(topic, 0) >= broker.options.sync_every:
                     self._sync_wanted.set()
         if broker.checkpoint_urgent:
             self.write_checkpoint()
@@ -124,22 +126,19 @@ class Persistence:
             await self._sync()
 
     async def _sync(self) -> None:
-        waiting, self._waiting = self._waiting, {}
-        for topic in waiting:
+        unsynced, self._unsynced = self._unsynced, {}
+        waiting, self._waiting = self._waiting, []
+        for topic in unsynced:
             self._synced_at[topic] = topic.message_count
         async with self._syncing:
-            failed = await to_thread.run_sync(_sync_all, list(waiting))
-        for topic, publishers in waiting.items():
-            error = failed.get(topic)
-            if error is not None:
-                self._broker.report_failure(topic, error)
-            for publisher, reply, verb in publishers:
-                if error is not None:
-                    publisher.publish_failed(reply, verb, error)
-                publisher.let_go()
+            failed = await to_thread.run_sync(_sync_all, list(unsynced))
+        for topic, error in failed.items():
+            self._broker.report_failure(topic, error)
+        for group in waiting:
+            group.settle(failed)
         for topic in [topic for topic in self._synced_at if self._broker.topics.get(topic.name) is not topic]:
             del self._synced_at[topic]
-        if waiting:
+        if unsynced:
             self._wake()
 
     # -- failures ------------------------------------------------------------------------------------------------

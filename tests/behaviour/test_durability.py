@@ -121,6 +121,38 @@ async def test_ok_waits_for_the_fsync(tmp_path: Path, monkeypatch: pytest.Monkey
             await eventually(lambda: answers == [200])
 
 
+async def test_a_publisher_that_never_pauses_gets_its_oks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each fsync answers what had come before it, while there is always more that is not on the disk yet."""
+    slow = threading.Semaphore(0)
+    real = files_module.fdatasync
+    waiting = []
+
+    def fdatasync(descriptor: int) -> None:
+        waiting.append(descriptor)
+        assert slow.acquire(timeout=30)
+        real(descriptor)
+
+    async with inside(tmp_path, durability="fsync") as node, await V2.open(node.tcp) as publisher:
+        assert await publisher.ask(command(b"PUB t", b"0")) == OK
+        monkeypatch.setattr(files_module, "fdatasync", fdatasync)
+        try:
+            await publisher.send(command(b"PUB t", b"1"))
+            for number in range(2, 6):
+                await eventually(lambda: waiting)
+                waiting.clear()
+                await publisher.send(command(b"PUB t", b"%d" % number))  # the fsync that is under way is not for it
+                await eventually(lambda: _has_messages(node.api, number + 1))  # noqa: B023
+                slow.release()
+                assert await publisher.frame() == OK
+        finally:
+            slow.release(100)
+        assert await publisher.frame() == OK
+
+
+async def _has_messages(api: Api, count: int) -> bool:
+    return bool((await api.topic())["message_count"] == count)
+
+
 async def _post(node: Inside, target: str, body: bytes, answers: list[int]) -> None:
     answers.append((await node.api.post(target, body)).status)
 

@@ -101,10 +101,13 @@ def test_off_and_on_again() -> None:
     assert client.closed
 
 
-def test_a_heartbeat_is_behind_the_replies_of_its_turn() -> None:
+def test_a_heartbeat_goes_with_the_replies_of_its_turn() -> None:
+    """Before them: they might have to wait for a disk."""
     client = _identified(1000)
     client.node.clock.advance(s=1)
-    assert client.ask(command(b"PUB t", b"x")) == [OK, HEARTBEAT]
+    writes = client.writes
+    assert client.ask(command(b"PUB t", b"x")) == [HEARTBEAT, OK]
+    assert client.writes == writes + 1
 
 
 # -- read deadline ---------------------------------------------------------------------------------------------------

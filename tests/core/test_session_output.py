@@ -1,7 +1,11 @@
 """What is written: one write a turn, replies before messages, nothing to one who does not read or is on his way out."""
 
+import pytest
+
 from pynsqd.core.consumer import MAX_UNWRITTEN
-from tests.support.session_wire import HEARTBEAT, OK, Client, FailingLogs, Node, command, error, mpub
+from pynsqd.wire.errors import StorageError
+from tests.support.session_wire import HEARTBEAT, OK, Client, FailingLogs, Node, command, error, identify_command, mpub
+from tests.support.wire import ERROR, RESPONSE
 
 BIG = b"x" * 100_000
 
@@ -209,11 +213,72 @@ def test_replies_do_not_wait_for_the_fsync_of_what_came_later() -> None:
     assert client.take() == [OK]
 
 
+def test_what_comes_before_a_publish_does_not_wait_for_its_fsync() -> None:
+    """Only the order of the replies is owed."""
+    node = Node(durability="fsync")
+    client = node.client()
+    assert client.ask(identify_command() + command(b"PUB t", b"a") + b"SUB t c\n") == [OK]
+    assert client.ask(b"FIN 0123456789abcdef\n") == []
+    node.fsync()
+    assert [frame.type for frame in client.take()] == [RESPONSE, RESPONSE, ERROR]
+
+
+def test_replies_of_several_topics_leave_with_the_fsync_of_their_turn() -> None:
+    """The replies of a turn are not in the order of its topics."""
+    node = Node(durability="fsync")
+    node.broker.open_topic("log", "log")
+    client = node.client()
+    turns = []
+    for topics in ([b"a", b"b", b"a"], [b"b", b"log", b"a"], [b"a"]):
+        client.send(b"".join(command(b"PUB " + topic, b"x") for topic in topics))
+        node.turn()
+        turns.append(node.unsynced)
+        node.unsynced = []
+    for count, groups in zip((3, 3, 1), turns, strict=True):
+        assert client.take() == []
+        node.unsynced = groups
+        node.fsync()
+        assert client.take() == [OK] * count
+
+
+@pytest.mark.parametrize("later", [[], [command(b"PUB t", b"later")], [command(b"PUB t", b"later"), b"FOO\n"]])
+def test_nothing_is_said_after_a_failed_fsync(later: list[bytes]) -> None:
+    """Not even the OK of what another topic, or a later fsync, has kept."""
+    node = Node(durability="fsync")
+    client = node.client()
+    client.ask(command(b"PUB good", b"1") + command(b"PUB bad", b"2") + command(b"PUB good", b"3"))
+    ((group, _),), node.unsynced = node.unsynced, []
+    for data in later:
+        assert client.ask(data) == []
+    client.send(command(b"PUB good", b"in a turn that has not ended"))
+    group.settle({node.topic("bad"): StorageError("sync bad: input/output error")})
+    node.turn()
+    told = client.take()
+    node.fsync("sync t: input/output error")
+    assert told + client.take() == [OK, error("E_PUB_FAILED PUB failed sync bad: input/output error")]
+    assert client.closed
+
+
+def test_an_append_and_an_fsync_that_fail_in_one_turn() -> None:
+    logs = FailingLogs()
+    logs.refuse_append("full", "no space left")
+    node = Node(logs, durability="fsync")
+    client = node.client()
+    client.send(command(b"PUB t", b"a") + command(b"PUB full", b"b") + command(b"PUB t", b"c"))
+    node.turn()
+    assert client.take() == []
+    node.fsync()
+    assert client.take() == [OK, error("E_PUB_FAILED PUB failed no space left")]
+    assert client.closed
+
+
 def test_heartbeats_do_not_wait_for_a_slow_disk() -> None:
     node = Node(durability="fsync")
     client = node.client()
     client.ask(command(b"PUB t", b"a"))
-    node.advance(s=30)
+    node.clock.advance(s=30)
+    client.send(command(b"PUB t", b"in the turn of the heartbeat"))
+    node.turn()
     assert client.take() == [HEARTBEAT]
     node.fsync()
-    assert client.take() == [OK]
+    assert client.take() == [OK, OK]

@@ -136,7 +136,7 @@ async def test_a_publish_waits_for_its_fsync(node: RunningNode) -> None:
     def hold() -> None:
         for publishers in node.broker.unsynced.values():
             for publisher, _, _ in publishers:
-                publisher.hold()
+                publisher.hold(0)
                 held.append(publisher)
         node.broker.unsynced.clear()
 
@@ -147,7 +147,7 @@ async def test_a_publish_waits_for_its_fsync(node: RunningNode) -> None:
         await until(lambda: held)
         with anyio.move_on_after(0.1):
             raise AssertionError(await client.answer())
-        held[0].let_go()
+        held[0].let_go(())
         assert (await client.answer()).status == 200
 
 

@@ -6,8 +6,10 @@ import gc
 import anyio
 import pytest
 
+from pynsqd.core.group_commit import GroupCommit
 from pynsqd.httpapi.ingest import Ingest, read_head
 from pynsqd.options import Options
+from pynsqd.wire.errors import StorageError
 from tests.httpapi.client import HttpClient, request
 from tests.httpapi.running import RunningNode, let_read, running_node, until
 
@@ -66,20 +68,49 @@ async def test_one_bad_append_fails_only_its_own_answers(node: RunningNode) -> N
 
 
 async def test_answers_that_wait_for_an_fsync_are_held_back(node: RunningNode) -> None:
+    groups = _held_until_settled(node)
     async with await HttpClient.open(node.port) as client:
-        await client.ask("GET /ping")
-        (connection,) = node.ingest.connections
-        connection.hold()
-        connection.hold()
+        await client.send(PING + PUB + PING)
+        assert (await client.answer()).body == b"OK"
+        await until(lambda: len(groups) == 1)
         await client.send(PUB + request("GET /info"))
-        await until(node.stored)
-        connection.let_go()
-        await client.send(PUB)
-        await let_read()
-        assert connection.replies
-        connection.let_go()
-        assert [(await client.answer()).status for _ in range(3)] == [200, 200, 200]
+        await until(lambda: len(groups) == 2)
+        with anyio.move_on_after(0.1):
+            raise AssertionError(await client.answer())
+        groups.pop(0).settle({})
+        assert [(await client.answer()).status for _ in "PP"] == [200, 200]
+        with anyio.move_on_after(0.1):
+            raise AssertionError(await client.answer())
+        groups.pop(0).settle({})
+        assert [(await client.answer()).status for _ in "PG"] == [200, 200]
     assert node.stored() == [b"hello", b"hello"]
+
+
+async def test_a_failed_fsync_fails_only_its_own_answers(node: RunningNode) -> None:
+    groups = _held_until_settled(node)
+    node.broker.open_topic("log", "log")
+    async with await HttpClient.open(node.port) as client:
+        await client.send(PING + PUB + request("POST /pub?topic=log", b"x") + PUB)
+        await until(lambda: len(groups) == 1)
+        await client.send(PUB)
+        await until(lambda: len(groups) == 2)
+        groups.pop(0).settle({node.broker.topics["t"]: StorageError("sync t: input/output error")})
+        groups.pop(0).settle({})
+        assert [(await client.answer()).status for _ in range(5)] == [200, 503, 200, 503, 200]
+
+
+def _held_until_settled(node: RunningNode) -> list[GroupCommit]:
+    """Let publishes to t wait for an fsync; the list is of the turns that do."""
+    groups: list[GroupCommit] = []
+
+    def hold() -> None:
+        unsynced, node.broker.unsynced = node.broker.unsynced, {}
+        if group := GroupCommit(unsynced):
+            groups.append(group)
+
+    node.node.turn.after_turn = hold
+    node.broker.open_topic("t", "fsync")
+    return groups
 
 
 async def test_little_is_read_of_what_has_to_wait(node: RunningNode) -> None:
@@ -87,14 +118,14 @@ async def test_little_is_read_of_what_has_to_wait(node: RunningNode) -> None:
     async with await HttpClient.open(node.port) as client:
         await client.ask("GET /ping")
         (connection,) = node.ingest.connections
-        connection.hold()
+        connection.hold(0)
         await client.send(PUB + request("GET /info"))
         await until(node.stored)
         with anyio.move_on_after(0.3):
             while True:
                 await client._stream.send(request("GET /info") * 10_000)
         assert len(connection._rest) < 1_000_000
-        connection.let_go()
+        connection.let_go(())
         assert [(await client.answer()).status for _ in range(3)] == [200, 200, 200]
 
 
@@ -102,11 +133,11 @@ async def test_a_client_that_does_not_read_stays_known_as_such(node: RunningNode
     async with await HttpClient.open(node.port) as client:
         await client.ask("GET /ping")
         (connection,) = node.ingest.connections
-        connection.hold()
+        connection.hold(0)
         await client.send(PUB + request("GET /info"))
         await until(node.stored)
         connection.pause_writing()  # as the transport does when too much is unread
-        connection.let_go()
+        connection.let_go(())
         assert (await client.answer()).status == 200
         (taken,) = node.ingest.general.connections
         assert taken.writing_paused

@@ -14,9 +14,9 @@ import msgpack
 from pynsqd.core.broker import Broker
 from pynsqd.core.changes import Change
 from pynsqd.core.channel import Channel
+from pynsqd.core.group_commit import GroupCommit
 from pynsqd.core.log import LogStore
 from pynsqd.core.owed import describe, keep_in_memory_ones, restore
-from pynsqd.core.publisher import Pending
 from pynsqd.core.topic import Topic
 from pynsqd.options import Options
 from pynsqd.wire.errors import StorageError
@@ -52,7 +52,7 @@ class Node:
         self.checkpoints = 0
         self.changes: list[Change] = []
         self.turns = 0
-        self.unsynced: list[Pending] = []  # who waits for ``fsync``
+        self.unsynced: list[tuple[GroupCommit, list[Topic]]] = []  # the turns that wait for ``fsync``
         self._touched: dict[Client, None] = {}
         self._clients: WeakSet[Client] = WeakSet()
         self._ports = 40000
@@ -123,18 +123,14 @@ class Node:
 
     def _hold_for_fsync(self) -> None:
         unsynced, self.broker.unsynced = self.broker.unsynced, {}
-        for publishers in unsynced.values():
-            for publisher, _, _ in publishers:
-                publisher.hold()
-            self.unsynced += publishers
+        if group := GroupCommit(unsynced):
+            self.unsynced.append((group, list(unsynced)))
 
     def fsync(self, error: str = "") -> None:
         """What was appended has reached the disk, or could not; with ``durability="fsync"`` replies wait for this."""
         unsynced, self.unsynced = self.unsynced, []
-        for publisher, reply, verb in unsynced:
-            if error:
-                publisher.publish_failed(reply, verb, StorageError(error))
-            publisher.let_go()
+        for group, topics in unsynced:
+            group.settle(dict.fromkeys(topics, StorageError(error)) if error else {})
         self.turn()
 
     def checkpoint(self) -> None:
