@@ -6,9 +6,7 @@ import pytest
 OPEN = {
     "test_what_a_channel_gave_back_while_its_topic_was_paused_goes_with_it": "far deferrals of a channel that is gone",
     "test_what_is_over_is_dropped_from_the_disk": "a far bucket goes with the next but one checkpoint",
-    "test_what_was_touched_and_is_gone_costs_no_memory": "entries of TOUCH at the ceiling stay until they are due",
     "test_a_log_that_could_not_be_read_is_tried_again": "tried again when the probe says that the disk works",
-    "test_odd_lines_do_not_make_the_runs_costly": "odd FIN lines cost up to 1,024 scans a read",
 }
 
 

@@ -78,9 +78,15 @@ class InFlight:
         self.entries[message_id] = Delivery(alone, delivery.delivered_ns, deadline_ns)
         if deadline_ns == ceiling_ns:
             heappush(self._capped, (deadline_ns, message_id))
-            if len(self._capped) > 2 * len(self.entries) + 16:  # most of it is finished
-                self._capped = sorted(entry for entry in self._capped if entry[1] in self.entries)
+            if len(self._capped) > 2 * len(self.entries) + 16:  # most of it is finished, or was delivered again
+                self._capped = sorted(filter(self._stands, set(self._capped)))
         return deadline_ns
+
+    def _stands(self, capped: tuple[int, bytes]) -> bool:
+        """Tell whether that is still the deadline of that message."""
+        deadline_ns, message_id = capped
+        delivery = self.entries.get(message_id)
+        return delivery is not None and delivery.deadline_ns == deadline_ns
 
     def expire(self, now_ns: int) -> list[tuple[bytes, Delivery]]:
         """Drop what is due and return it, oldest first."""
@@ -92,10 +98,9 @@ class InFlight:
             due.append(message_id)
         expired = [(message_id, entries.pop(message_id)) for message_id in due]
         while self._capped and self._capped[0][0] <= now_ns:
-            deadline_ns, message_id = heappop(self._capped)
-            delivery_now = entries.get(message_id)
-            if delivery_now is not None and delivery_now.deadline_ns == deadline_ns:
-                expired.append((message_id, entries.pop(message_id)))
+            capped = heappop(self._capped)
+            if self._stands(capped):
+                expired.append((capped[1], entries.pop(capped[1])))
         return expired
 
     def next_deadline_ns(self) -> int:

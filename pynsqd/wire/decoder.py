@@ -13,7 +13,8 @@ from pynsqd.wire.errors import NsqError
 _INT32: Final = Struct(">i")
 _FIN: Final = b"FIN "
 _FIN_LINE: Final = 21  # "FIN ", 16 bytes of id, newline
-_FIN_RUN: Final = 1024  # longest run looked at in one go, so that odd lines cannot make the scans quadratic
+_LONGEST_RUN: Final = 1024  # FIN lines looked at in one go
+_SHORTEST_RUN: Final = 8  # after an odd one: from here it doubles, so odd lines cost little more than others
 
 
 class LineTooLong(NsqError):
@@ -36,13 +37,14 @@ class BatchOverrun(NsqError):
 class Decoder:
     """The input side of one connection."""
 
-    __slots__ = ("_data", "_have", "_parts", "_pos", "_wanted")
+    __slots__ = ("_data", "_have", "_parts", "_pos", "_run", "_wanted")
 
     def __init__(self) -> None:
         self._data = b""
         self._pos = 0
         self._parts: list[bytes] = []  # reads that came after _data while a long body is awaited
         self._have = 0  # bytes in _data[_pos:] and _parts
+        self._run = _LONGEST_RUN  # FIN lines that are worth looking at in one go
         self._wanted = 0  # how many bytes must be there before it is worth looking again
 
     def feed(self, data: bytes) -> None:
@@ -94,7 +96,7 @@ class Decoder:
         start = self._pos
         if not data.startswith(_FIN, start):
             return []
-        count = min((len(data) - start) // _FIN_LINE, _FIN_RUN)
+        count = min((len(data) - start) // _FIN_LINE, self._run)
         end = start + count * _FIN_LINE
         for column, expected in ((0, b"F"), (1, b"I"), (2, b"N"), (3, b" "), (20, b"\n")):
             found = data[start + column : end : _FIN_LINE]
@@ -105,7 +107,11 @@ class Decoder:
         if not count:
             return []
         if data.count(b"\n", start, end) != count or data.count(b" ", start, end) != count or b"\r" in data[start:end]:
-            return []
+            count = self._clean_lines(start, count)
+            self._run = max(count, _SHORTEST_RUN)
+            end = start + count * _FIN_LINE
+        elif count == self._run:
+            self._run = min(2 * count, _LONGEST_RUN)
         self._pos = end
         return [data[at : at + 16] for at in range(start + 4, end, _FIN_LINE)]
 
@@ -127,6 +133,14 @@ class Decoder:
         self._pos = end
         self._release()
         return data[begin:end]
+
+    def _clean_lines(self, start: int, count: int) -> int:
+        """Return how many of ``count`` lines of 21 bytes come before the first with a space or line end in its id."""
+        for number in range(count):
+            line = self._data[start + number * _FIN_LINE : start + number * _FIN_LINE + 20]
+            if b"\r" in line or b"\n" in line or line.count(b" ") != 1:
+                return number
+        return count
 
     def int32(self) -> int | None:
         """Take a signed 32-bit number, or None if it is not there yet."""

@@ -5,6 +5,7 @@ import random
 import struct
 import tracemalloc
 from collections.abc import Callable, Iterator
+from time import thread_time
 
 import pytest
 from hypothesis import example, given
@@ -274,12 +275,42 @@ def test_the_same_again_is_what_the_general_path_takes(data: bytes) -> None:
     assert rest == data[taken:]
 
 
-def test_odd_lines_do_not_make_the_runs_costly() -> None:
+@pytest.mark.parametrize("odd", [b"FIN 0123456\r89abcdef\n", b"FIN 01234567 9abcdef\n", b"FIN 0123456\nFIN 01234\n"])
+def test_odd_lines_do_not_make_the_runs_costly(odd: bytes) -> None:
     """The clean lines before an odd one are still a run; else each of them pays for scanning a thousand."""
     clean = b"FIN " + ID + b"\n"
-    odd = b"FIN 0123456\r89abcdef\n"
     _, _, in_runs = _ids_by_run(b"", [clean * 500 + odd + clean * 500])
     assert in_runs >= 900
+
+
+def test_nothing_but_odd_lines_costs_little_more_than_other_lines() -> None:
+    """Scans of a thousand lines for each of them would cost fifty times as much."""
+
+    def cost_s(line: bytes) -> float:
+        stream = line * 12_000  # what one read brings
+        spent = []
+        for _ in range(3):
+            began = thread_time()
+            _, _, in_runs = _ids_by_run(b"", [stream])
+            spent.append(thread_time() - began)
+            assert in_runs == 0
+        return min(spent)
+
+    assert cost_s(b"FIN 0123456\r89abcdef\n") < 20 * cost_s(b"XIN 0123456\r89abcdef\n")
+
+
+def test_runs_get_long_again_after_odd_lines() -> None:
+    clean = b"FIN " + ID + b"\n"
+    decoder = Decoder()
+    decoder.feed(b"FIN 0123456\r89abcdef\n" * 10)
+    while decoder.line():
+        assert decoder.fin_run() == []
+    decoder.feed(clean * 5000)
+    runs = []
+    while run := decoder.fin_run():
+        runs.append(len(run))
+    assert sum(runs) == 5000
+    assert len(runs) < 15
 
 
 # -- batches ---------------------------------------------------------------------------------------------------------
