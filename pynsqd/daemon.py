@@ -118,7 +118,6 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         await tasks.start(peers.run, options.nsqlookupd_tcp_addresses)
         node = Node(turn, options, logs, peers, tcp_port=tcp.port, http_port=http.port if http else 0)
         tasks.start_soon(_serve_general_path, ingest, node)
-        tasks.start_soon(persistence.sync_forever)
         tasks.start_soon(persistence.probe_forever)
         if options.statsd_address:
             from pynsqd.statsd import push_forever  # noqa: PLC0415

@@ -56,7 +56,8 @@ class Broker:
         self._log_offset_ns = self._wall_offset_ns
         # What this turn has touched.
         self.publishing: list[Topic] = []
-        self.unsynced: dict[Topic, list[Pending]] = {}
+        self.unsynced: dict[Topic, None] = {}  # appended to
+        self.awaiting_sync: dict[Topic, list[Pending]] = {}  # whose replies wait for an fsync of that
         self.dirty: dict[Channel, None] = {}
         self.output: dict[Session, None] = {}
         self._changes: list[Change] = []
@@ -99,7 +100,7 @@ class Broker:
         """Delete a topic with its channels and messages, and close its consumers."""
         topic = self.topics.pop(name)
         topic.close()
-        for per_turn in (self.changed, self.unsynced, self.failing):
+        for per_turn in (self.changed, self.unsynced, self.awaiting_sync, self.failing):
             per_turn.pop(topic, None)
         self.checkpoint_urgent = True
         self.note("topic_deleted", name, "")
@@ -143,11 +144,6 @@ class Broker:
         """
         self._log_offset_ns = log_ns + max(0, self.wall_ns(self.now_ns) - wall_ns) - self.now_ns
         self.ids.resume(wall_ns + _ID_MARGIN_NS)
-
-    def appended(self, topic: Topic, publishers: list[Pending]) -> None:
-        """Something of ``topic`` went to its log; the replies of ``publishers`` have to wait for an fsync."""
-        self.unsynced.setdefault(topic, []).extend(publishers)
-        self.changed[topic] = None
 
     def checkpoint_now(self, topic: Topic) -> None:
         """What was dropped from ``topic`` must not come back, so the replies of this turn wait for a checkpoint."""

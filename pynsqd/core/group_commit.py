@@ -14,19 +14,15 @@ if TYPE_CHECKING:
 class GroupCommit:
     """The publishes of one turn whose replies wait for an fsync. Groups are settled in the order of their turns."""
 
-    def __init__(self, unsynced: Mapping["Topic", list[Pending]]) -> None:
+    def __init__(self, awaiting: Mapping["Topic", list[Pending]]) -> None:
         """Have every publisher hold its replies, from the first that waits."""
-        self._pending = [(topic, pending) for topic, all_of_it in unsynced.items() for pending in all_of_it]
+        self._pending = [(topic, pending) for topic, all_of_it in awaiting.items() for pending in all_of_it]
         first: dict[Publisher, int] = {}
         for _, (publisher, reply, _) in self._pending:
             first[publisher] = min(reply, first.get(publisher, reply))
         for publisher, reply in first.items():
             publisher.hold(reply)
         self._publishers = list(first)
-
-    def __bool__(self) -> bool:
-        """Whether anybody waits."""
-        return bool(self._pending)
 
     def settle(self, failed: Mapping["Topic", StorageError]) -> None:
         """The fsync has come for all topics that the group is of, but for those in ``failed``."""

@@ -146,7 +146,11 @@ class Topic:
         )
 
     def _appended(self, publishers: list[Pending]) -> None:
-        self._broker.appended(self, publishers if self.durability == FSYNC else [])
+        """Something went to the log; with ``fsync`` the replies of ``publishers`` wait until it is on the disk."""
+        broker = self._broker
+        broker.changed[self] = broker.unsynced[self] = None
+        if self.durability == FSYNC and publishers:
+            broker.awaiting_sync.setdefault(self, []).extend(publishers)
 
     def _refuse(self, publishers: list[Pending], error: StorageError) -> None:
         self._broker.report_failure(self, error)

@@ -1,4 +1,4 @@
-"""When the storage is written: checkpoints on a timer, fsyncs in a thread, probes of what has failed."""
+"""When the storage is written: checkpoints on a timer, fsyncs as they are asked for, probes of what has failed."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from pynsqd.core.broker import Broker
 from pynsqd.core.group_commit import GroupCommit
 from pynsqd.core.owed import Standing, describe, keep_in_memory_ones, move_stragglers
 from pynsqd.core.topic import Topic
+from pynsqd.net.fsyncs import Failed, Fsyncs
 from pynsqd.storage.checkpoint import Checkpoint
 from pynsqd.wire.errors import StorageError
 
@@ -43,26 +44,20 @@ class Persistence:
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self._interval_s = broker.options.checkpoint_interval_ns / 1e9
+        self._fsyncs = Fsyncs(self._synced)
+        self._sync_alarm: asyncio.TimerHandle | None = None
+        self._sync_wanted = False  # as soon as the one under way is done
         self._unsynced: dict[Topic, None] = {}  # topics with something to sync
-        self._waiting: list[GroupCommit] = []  # the turns with replies that wait for it
         self._synced_at: dict[Topic, int] = {}  # their message_count at the last sync
-        self._sync_wanted = anyio.Event()
-        self._syncing = anyio.Lock()
+        self._waiting: list[GroupCommit] = []  # the turns with replies that wait for the next sync
+        self._in_sync: list[GroupCommit] = []  # ... and for the one under way
         self._reported: dict[Topic, str] = {}
 
     def after_turn(self) -> None:
         """Hold back the replies that need an fsync, and write the checkpoint that cannot wait."""
         broker = self._broker
         if broker.unsynced:
-            unsynced, broker.unsynced = broker.unsynced, {}
-            group = GroupCommit(unsynced)
-            if group:
-                self._waiting.append(group)
-                self._sync_wanted.set()
-            for topic in unsynced:
-                self._unsynced[topic] = None
-                if topic.message_count - self._synced_at.setdefault(topic, 0) >= broker.options.sync_every:
-                    self._sync_wanted.set()
+            self._count_unsynced()
         if broker.checkpoint_urgent:
             self.write_checkpoint()
         elif broker.changed and self._alarm is None:
@@ -117,29 +112,49 @@ class Persistence:
 
     # -- fsync ---------------------------------------------------------------------------------------------------
 
-    async def sync_forever(self) -> None:
+    def _count_unsynced(self) -> None:
         """Sync what was appended: at once where an OK waits for it, else as --sync-every and --sync-timeout say."""
-        while True:
-            with anyio.move_on_after(self._broker.options.sync_timeout_ns / 1e9):
-                await self._sync_wanted.wait()
-            self._sync_wanted = anyio.Event()
-            await self._sync()
+        broker = self._broker
+        unsynced, broker.unsynced = broker.unsynced, {}
+        self._unsynced.update(unsynced)
+        wanted = any(
+            topic.message_count - self._synced_at.setdefault(topic, 0) >= broker.options.sync_every
+            for topic in unsynced
+        )
+        if broker.awaiting_sync:
+            awaiting, broker.awaiting_sync = broker.awaiting_sync, {}
+            self._waiting.append(GroupCommit(awaiting))
+            wanted = True
+        if wanted:
+            self._sync()
+        elif self._sync_alarm is None:
+            self._sync_alarm = self._loop.call_later(broker.options.sync_timeout_ns / 1e9, self._sync)
 
-    async def _sync(self) -> None:
+    def _sync(self) -> None:
+        if self._sync_alarm is not None:
+            self._sync_alarm.cancel()
+            self._sync_alarm = None
+        self._sync_wanted = self._fsyncs.busy
+        if self._sync_wanted:
+            return
         unsynced, self._unsynced = self._unsynced, {}
-        waiting, self._waiting = self._waiting, []
+        self._in_sync, self._waiting = self._waiting, []
         for topic in unsynced:
             self._synced_at[topic] = topic.message_count
-        async with self._syncing:
-            failed = await to_thread.run_sync(_sync_all, list(unsynced))
+        self._fsyncs.begin(list(unsynced))
+
+    def _synced(self, failed: Failed) -> None:
         for topic, error in failed.items():
             self._broker.report_failure(topic, error)
-        for group in waiting:
+        settled, self._in_sync = self._in_sync, []
+        for group in settled:
             group.settle(failed)
         for topic in [topic for topic in self._synced_at if self._broker.topics.get(topic.name) is not topic]:
             del self._synced_at[topic]
-        if unsynced:
+        if settled or failed:
             self._wake()
+        if self._sync_wanted:
+            self._sync()
 
     # -- failures ------------------------------------------------------------------------------------------------
 
@@ -166,9 +181,10 @@ class Persistence:
 
     async def close(self) -> None:
         """Write the exact state, memory included, and close all files: nothing comes twice after this."""
-        await self._syncing.acquire()  # for good: the thread is done, and does not begin again
-        if self._alarm is not None:
-            self._alarm.cancel()
+        await self._fsyncs.close()
+        for alarm in (self._alarm, self._sync_alarm):
+            if alarm is not None:
+                alarm.cancel()
         for topic in self._broker.topics.values():
             if topic.log is None:
                 continue
@@ -186,16 +202,3 @@ class Persistence:
             topic.deferrals.close(delete=False)
             if topic.log is not None:
                 topic.log.close()
-
-
-def _sync_all(topics: list[Topic]) -> dict[Topic, StorageError]:
-    """Sync the logs of ``topics`` and return what failed. In a thread: an fsync can take as long as it likes."""
-    failed = {}
-    for topic in topics:
-        try:
-            if topic.log is not None:
-                topic.log.sync()
-                topic.deferrals.sync()
-        except StorageError as error:
-            failed[topic] = error
-    return failed

@@ -134,11 +134,11 @@ async def test_a_publish_waits_for_its_fsync(node: RunningNode) -> None:
     held = []
 
     def hold() -> None:
-        for publishers in node.broker.unsynced.values():
+        for publishers in node.broker.awaiting_sync.values():
             for publisher, _, _ in publishers:
                 publisher.hold(0)
                 held.append(publisher)
-        node.broker.unsynced.clear()
+        node.broker.awaiting_sync.clear()
 
     node.node.turn.after_turn = hold
     node.broker.open_topic("t", "fsync")

@@ -104,9 +104,9 @@ def _held_until_settled(node: RunningNode) -> list[GroupCommit]:
     groups: list[GroupCommit] = []
 
     def hold() -> None:
-        unsynced, node.broker.unsynced = node.broker.unsynced, {}
-        if group := GroupCommit(unsynced):
-            groups.append(group)
+        awaiting, node.broker.awaiting_sync = node.broker.awaiting_sync, {}
+        if awaiting:
+            groups.append(GroupCommit(awaiting))
 
     node.node.turn.after_turn = hold
     node.broker.open_topic("t", "fsync")

@@ -122,9 +122,9 @@ class Node:
         raise AssertionError("the turns do not come to an end")
 
     def _hold_for_fsync(self) -> None:
-        unsynced, self.broker.unsynced = self.broker.unsynced, {}
-        if group := GroupCommit(unsynced):
-            self.unsynced.append((group, list(unsynced)))
+        awaiting, self.broker.awaiting_sync = self.broker.awaiting_sync, {}
+        if awaiting:
+            self.unsynced.append((GroupCommit(awaiting), list(awaiting)))
 
     def fsync(self, error: str = "") -> None:
         """What was appended has reached the disk, or could not; with ``durability="fsync"`` replies wait for this."""
