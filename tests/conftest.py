@@ -4,8 +4,6 @@ import pytest
 
 # Tests of what is known to be open. They go with the change that makes them pass.
 OPEN = {
-    "test_what_a_channel_gave_back_while_its_topic_was_paused_goes_with_it": "far deferrals of a channel that is gone",
-    "test_what_is_over_is_dropped_from_the_disk": "a far bucket goes with the next but one checkpoint",
     "test_a_log_that_could_not_be_read_is_tried_again": "tried again when the probe says that the disk works",
 }
 

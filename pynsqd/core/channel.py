@@ -71,7 +71,7 @@ class Channel:
         self._timer = Timer(self._release_deferred)
         self._waiting: deque[Consumer] = deque()  # consumers with a window, longest wait first
         self.consumers: dict[Consumer, Callable[[], None]] = {}  # to what closes its connection
-        self.deferred = Deferred(topic.deferrals.first_serial)
+        self.deferred = Deferred(topic.deferrals.first_serial, topic.deferrals.next_serial)
         self.ephemeral = is_ephemeral(name)
         self.max_msg_timeout_ns = broker.options.max_msg_timeout_ns
         self.message_count = 0
@@ -107,7 +107,8 @@ class Channel:
         """Messages that wait in the log only."""
         if self._behind_at < 0:
             return 0
-        return self.topic.read_limit[1] - self._behind_sequence - len(self.superseded)
+        dropped = self.topic.dropped.count(self._behind_sequence)
+        return self.topic.read_limit[1] - self._behind_sequence - dropped - len(self.superseded)
 
     def has_room(self, count: int) -> bool:
         """Tell whether ``count`` more messages may be kept in memory."""
@@ -346,7 +347,7 @@ class Channel:
             self._behind_at, self._behind_sequence = self.topic.read_limit
         self.superseded.clear()
         self._holes.clear()
-        self.deferred.clear(self.topic.deferrals.first_serial)
+        self.deferred.clear(self.topic.deferrals.first_serial, self.topic.deferrals.next_serial)
 
     def close(self) -> None:
         """Let go of everything and end the connections of the consumers; the channel is gone."""

@@ -27,13 +27,16 @@ _NONE: Final[Mapping[tuple[str, bytes], int]] = {}
 class Deferred:
     """What one channel holds back: frames by due time, nearest first, and how many lie in buckets beyond."""
 
-    __slots__ = ("_heap", "_serial", "far", "from_serial")
+    __slots__ = ("_heap", "_serial", "far", "from_serial", "own_from")
 
-    def __init__(self, from_serial: int) -> None:
+    def __init__(self, from_serial: int, own_from: int) -> None:
         self._heap: list[tuple[int, int, bytes, int]] = []
         self._serial = 0
         self.far: dict[int, int] = {}  # bucket to the number of messages that are only on disk
-        self.from_serial = from_serial  # what was deferred before is not this channel's: not there yet, or emptied
+        # What was deferred before is not this channel's, which was not there yet, or emptied: what was published, and
+        # what a channel of its name gave back. The two differ while a topic is paused: what waits on it is ours.
+        self.from_serial = from_serial
+        self.own_from = own_from
 
     def __len__(self) -> int:
         return len(self._heap) + sum(self.far.values())
@@ -61,11 +64,12 @@ class Deferred:
         """Return (due_ns, frame) of what is in memory only."""
         return [(due_ns, frame) for due_ns, _, frame, position in self._heap if position < 0]
 
-    def clear(self, from_serial: int) -> None:
-        """Drop everything; what was deferred before ``from_serial`` is not ours any more."""
+    def clear(self, from_serial: int, own_from: int) -> None:
+        """Drop everything; what was published before ``from_serial`` or given back before ``own_from`` is not ours."""
         self._heap.clear()
         self.far.clear()
         self.from_serial = from_serial
+        self.own_from = own_from
 
 
 class Deferrals:
@@ -81,6 +85,7 @@ class Deferrals:
         "_topic",
         "_waiting",
         "_waiting_far",
+        "dropped",
         "waiting_from",
     )
 
@@ -92,6 +97,7 @@ class Deferrals:
         self._loading: Iterator[DeferredRecord] | None = None
         self._loading_bucket = -1
         self._timer = Timer(self._load_near)
+        self.dropped: list[tuple[int, int]] = []  # serials (from, up to) of what was to be for all and is for nobody
         # Published while the topic does not flow, from this serial on: for the channels there will be then.
         self.waiting_from = self.next_serial
         self._waiting: list[tuple[int, bytes, int]] = []  # due_ns, frame, position
@@ -104,7 +110,7 @@ class Deferrals:
 
     @property
     def first_serial(self) -> int:
-        """From which serial on deferred messages are a new channel's: what waits for the topic to flow is."""
+        """From which serial on what is published is a new channel's: what waits for the topic to flow is."""
         return self.next_serial if self._topic.flowing else self.waiting_from
 
     @property
@@ -174,6 +180,12 @@ class Deferrals:
         self._waiting_far.clear()
         self.waiting_from = self.next_serial
 
+    def drop_waiting(self) -> None:
+        """Nobody gets what waits for the topic to flow."""
+        if self.waiting_count:
+            self.dropped.append((self.waiting_from, self.next_serial))
+        self.stop()
+
     # -- from disk to memory -------------------------------------------------------------------------------------
 
     def _near_bucket(self) -> int:
@@ -212,6 +224,7 @@ class Deferrals:
         self._waiting_far.pop(self._loading_bucket, None)
         for channel in self._topic.channels.values():
             channel.deferred.far.pop(self._loading_bucket, None)
+        self._loading_bucket = -1
 
     def _place(self, record: DeferredRecord, bucket: int, came_back: Mapping[tuple[str, bytes], int] = _NONE) -> None:
         """Put a record into memory for those who own it, but for what is said to be elsewhere."""
@@ -234,10 +247,10 @@ class Deferrals:
         channels = self._topic.channels
         if record.channel:
             named = channels.get(record.channel)
-            owners = [named] if named else []
-        else:
-            owners = list(channels.values())
-        return [channel for channel in owners if channel.deferred.from_serial <= record.serial]
+            return [named] if named and named.deferred.own_from <= record.serial else []
+        if any(first <= record.serial < end for first, end in self.dropped):
+            return []
+        return [channel for channel in channels.values() if channel.deferred.from_serial <= record.serial]
 
     # -- restart and retention -----------------------------------------------------------------------------------
 
@@ -308,6 +321,9 @@ class Deferrals:
                 and not self._waiting
             ):
                 self._store.drop(bucket)
+        if self.dropped:
+            first_serial = self._store.first_serial
+            self.dropped = [one for one in self.dropped if one[1] > first_serial]
 
     def sync(self) -> None:
         """Bring what was kept to the disk itself. Raises StorageError."""

@@ -127,6 +127,11 @@ class DeferredStore(Protocol):
 
     next_serial: int
 
+    @property
+    def first_serial(self) -> int:
+        """Nothing that is kept has a serial below this."""
+        ...
+
     def append(self, channel: str, due_wall_ns: int, frames: bytes, count: int) -> int:
         """Keep messages for ``channel`` (all if empty) and return their position. Raises StorageError."""
         ...

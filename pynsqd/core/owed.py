@@ -6,10 +6,12 @@ A checkpoint of a topic is a map:
     serial           the next serial of its deferred messages
     stop             [position, sequence] up to which messages were given to channels, None while all were
     waiting_from     the serial from which deferred messages wait for the topic to flow
+    dropped          [[position, sequence, end, sequence there], ...] of the log that no channel reads any more
+    dropped_serials  [[from, up to], ...] of deferred messages that no channel gets
     released         log time in ns: what was due by then is waiting or in flight, and owed by name
     wall             the time of day then, in ns
-    channels         name to {cursor: [position, skip], from: serial, owed: [[position, ids, attempts], ...],
-                     superseded: ids}
+    channels         name to {cursor: [position, skip], from: serial, own_from: serial,
+                     owed: [[position, ids, attempts], ...], superseded: ids}
 
 ``cursor``: everything from there on was not handed out yet. ``ids`` are 16 bytes each, in one piece; ``attempts`` is
 what their next delivery will say, one number for all or a list. ``superseded`` lies ahead of the cursor, but is owed.
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from pynsqd.core.batch import Batch
 from pynsqd.core.channel import Channel
+from pynsqd.core.dropped import Dropped
 from pynsqd.core.in_flight import Delivery
 from pynsqd.core.log import DEFERRED_BIT, bucket_at
 from pynsqd.wire.constants import ID_LENGTH
@@ -48,7 +51,8 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int) -> Standing:
     """Return where the channels of a topic with a log stand, after a turn at this log time and time of day."""
     log = topic.log
     assert log is not None  # noqa: S101 - an ephemeral topic is not described
-    needed = [topic.read_limit[0]]
+    cursors = [topic.read_limit[0]]
+    needed = []
     buckets: set[int] = set()
     channels = {}
     for channel in topic.channels.values():
@@ -56,7 +60,7 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int) -> Standing:
             continue
         cursor = channel.cursor()
         owed = []
-        needed.append(cursor[0])
+        cursors.append(cursor[0])
         for position, ids, frames in channel.owed():
             if position < 0:
                 continue  # in memory only: what --durability=memory means
@@ -68,20 +72,24 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int) -> Standing:
         channels[channel.name] = {
             "cursor": list(cursor),
             "from": channel.deferred.from_serial,
+            "own_from": channel.deferred.own_from,
             "owed": owed,
             "superseded": b"".join(channel.superseded_ahead(cursor[0])),
         }
+    topic.dropped.forget(min(cursors))
     state = {
         "end": log.end,
         "sequence": log.end_sequence,
         "serial": topic.deferrals.next_serial,
         "stop": None if topic.flowing else list(topic.read_limit),
         "waiting_from": topic.deferrals.waiting_from,
+        "dropped": topic.dropped.ranges,
+        "dropped_serials": topic.deferrals.dropped,
         "released": released_ns,
         "wall": wall_ns,
         "channels": channels,
     }
-    return Standing(state, min(needed), buckets)
+    return Standing(state, min(cursors + needed), buckets)
 
 
 def _attempts(frames: list[bytes] | None) -> int | list[int]:
@@ -142,20 +150,25 @@ def restore(topic: "Topic", state: Mapping[str, Any] | None) -> None:
     if state is None:
         state = _from_the_start(topic)
     stop = state["stop"]
-    if not topic.flowing:
-        position, sequence = stop or (state["end"], state["sequence"])
-        topic.stand_at(position, sequence, state["waiting_from"])
+    if stop and not topic.flowing:
+        topic.stand_at(stop[0], stop[1], state["waiting_from"])
+    elif not topic.channels:
+        topic.stand_at(state["end"], state["sequence"], state["serial"])
+    # Else, if it is paused, that was after the checkpoint, and what came before the end is the channels'.
+    topic.dropped = Dropped(state.get("dropped", []))
+    topic.deferrals.dropped = [(first, end) for first, end in state.get("dropped_serials", [])]
     again = _since_checkpoint(topic, state)
     came_back: dict[tuple[str, bytes], int] = {}
     for channel in topic.channels.values():
         known = state["channels"].get(channel.name)
         if known is None:  # made after the checkpoint: the first channel gets what waited on the topic
             position, first = (stop[0], state["waiting_from"]) if stop else (state["end"], state["serial"])
-            known = {"cursor": [position, 0], "from": first, "owed": [], "superseded": b""}
+            known = {"cursor": [position, 0], "from": first, "own_from": state["serial"], "owed": [], "superseded": b""}
         latest = _latest(again.get(channel.name, []))
         came_back |= {(channel.name, one): batch.position for batch in latest for one in batch.ids}
         _restore_channel(topic, channel, known, latest)
         channel.deferred.from_serial = known["from"]
+        channel.deferred.own_from = known.get("own_from", known["from"])
     topic.deferrals.recover(state["released"], state["waiting_from"] if stop else None, came_back)
 
 
@@ -163,7 +176,7 @@ def _from_the_start(topic: "Topic") -> dict[str, Any]:
     log = topic.log
     assert log is not None  # noqa: S101 - see restore
     sequence = log.read(log.start, log.start, 0)[2]
-    stop = None if topic.channels else [log.start, sequence]
+    stop = None if topic.flowing else [log.start, sequence]
     first = {"end": log.start, "sequence": sequence, "stop": stop}
     return {**first, "serial": 0, "waiting_from": 0, "released": 0, "channels": {}}
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from pynsqd.core.batch import Batch
 from pynsqd.core.channel import Channel
 from pynsqd.core.deferred import Deferrals
+from pynsqd.core.dropped import Dropped
 from pynsqd.core.log import DEFERRED_BIT, FSYNC, MEMORY, DeferredStore, TopicLog
 from pynsqd.core.publisher import Pending, Publisher
 from pynsqd.wire.constants import MESSAGE_HEADER
@@ -37,6 +38,7 @@ class Topic:
         "_waiting_count",
         "channels",
         "deferrals",
+        "dropped",
         "durability",
         "ephemeral",
         "flowing",
@@ -66,6 +68,7 @@ class Topic:
         self._waiting: deque[Batch] = deque()  # of an ephemeral topic
         self._waiting_count = 0
         self.channels: dict[str, Channel] = {}
+        self.dropped = Dropped()
         self.durability = durability
         self.ephemeral = is_ephemeral(name)
         self.flowing = False
@@ -178,7 +181,7 @@ class Topic:
     def read(self, position: int, stop: int, max_bytes: int) -> tuple[list[Batch], int, int]:
         """Read the log. Raises StorageError."""
         assert self.log is not None  # noqa: S101 - a channel is behind only where there is a log
-        return self.log.read(position, stop, max_bytes)
+        return self.dropped.read(self.log, position, stop, max_bytes)
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:
         """Put what a channel owes again into the log; returns its position, -1 if it is not kept.
@@ -229,6 +232,7 @@ class Topic:
             self._stop = self.read_limit
             self.flowing = False
             self.deferrals.stop()
+            self._broker.checkpoint_now(self)  # up to here the channels were given everything, and may have finished it
             return
         self.flowing = True
         waiting, self._waiting = self._waiting, deque()
@@ -293,16 +297,13 @@ class Topic:
         """Drop what waits on the topic; the channels keep theirs. A crash does not bring it back."""
         self._waiting.clear()
         self._waiting_count = 0
-        waited_from = self.deferrals.waiting_from
-        self.deferrals.stop()
-        for channel in self.channels.values():
-            if not self.flowing and channel.deferred.from_serial >= waited_from:
-                channel.deferred.from_serial = self.deferrals.waiting_from
+        self.deferrals.drop_waiting()
         if self.log is not None and not self.flowing:
-            dropped_from, _ = self._stop
+            dropped_from = self._stop
             self._stop = (self.log.end, self.log.end_sequence)
+            self.dropped.add(*dropped_from, *self._stop)
             for channel in self.channels.values():
-                channel.skip_dropped(dropped_from)
+                channel.skip_dropped(dropped_from[0])
         self._broker.checkpoint_now(self)
 
     def close(self) -> None:

@@ -127,6 +127,11 @@ class DeferredStore:
         """Return the buckets that have a file, in order."""
         return sorted(self._buckets)
 
+    @property
+    def first_serial(self) -> int:
+        """Nothing that is kept has a serial below this."""
+        return min((segments[0].sequence for segments in self._buckets.values()), default=self.next_serial)
+
     def sizes(self) -> dict[int, int]:
         """Return the bytes of every bucket."""
         return {bucket: sum(segment.size for segment in segments) for bucket, segments in self._buckets.items()}

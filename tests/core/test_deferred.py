@@ -18,7 +18,7 @@ def _frame(number: int) -> bytes:
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.lists(st.integers(0, 60), max_size=8))
 def test_what_is_due_comes_in_order_and_nothing_else(dues: list[int], moments: list[int]) -> None:
-    deferred = Deferred(0)
+    deferred = Deferred(0, 0)
     waiting = [(due_ns, _frame(serial)) for serial, due_ns in enumerate(dues)]
     for serial, (due_ns, frame) in enumerate(waiting):
         deferred.add(due_ns, frame, serial if serial % 2 else -1)
@@ -36,12 +36,13 @@ def test_what_is_due_comes_in_order_and_nothing_else(dues: list[int], moments: l
 
 
 def test_clear() -> None:
-    deferred = Deferred(3)
+    deferred = Deferred(3, 4)
     deferred.add(5, _frame(1), 9)
     deferred.far[2] = 7
     assert len(deferred) == 8
-    deferred.clear(11)
-    assert (len(deferred), deferred.next_due_ns, deferred.take_due(10), deferred.from_serial) == (0, 0, [], 11)
+    deferred.clear(11, 12)
+    assert (len(deferred), deferred.next_due_ns, deferred.take_due(10)) == (0, 0, [])
+    assert (deferred.from_serial, deferred.own_from) == (11, 12)
 
 
 # -- near and far ----------------------------------------------------------------------------------------------------
@@ -155,7 +156,8 @@ def test_a_channel_made_again_has_none_of_the_old_ones(delay_s: float) -> None:
 
 @pytest.mark.parametrize("delay_s", [NEAR_S, FAR_S])
 @pytest.mark.parametrize("how", ["emptied", "made again"])
-def test_what_a_channel_gave_back_while_its_topic_was_paused_goes_with_it(delay_s: float, how: str) -> None:
+@pytest.mark.parametrize("kill", [False, True])
+def test_what_a_channel_gave_back_while_its_topic_was_paused_goes_with_it(delay_s: float, how: str, kill: bool) -> None:
     node = Node()
     client = _consumer(node)
     node.publish(b"x")
@@ -167,6 +169,10 @@ def test_what_a_channel_gave_back_while_its_topic_was_paused_goes_with_it(delay_
         node.channel().empty()
     else:
         node.topic().delete_channel("c")
+        client = _consumer(node)
+    if kill:
+        node.turn()  # the answer to /channel/empty or /channel/delete leaves after this
+        node.kill()
         client = _consumer(node)
     node.topic().unpause()
     assert len(node.channel().deferred) == 0

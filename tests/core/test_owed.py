@@ -193,6 +193,56 @@ def test_what_became_due_on_the_topic_and_was_given_to_channels_after_the_checkp
     assert _seen(_consumer(node).messages()) == [(b"x", 1)]
 
 
+def test_a_pause_that_no_checkpoint_knows_of() -> None:
+    """Killed between saving the metadata and the checkpoint: what was published is the channels', and only once."""
+    node = Node()
+    client = _consumer(node)
+    node.client().ask(command(b"DPUB t 1000", b"deferred"))
+    node.advance(s=2)
+    client.send(b"".join(b"FIN " + message.id + b"\n" for message in client.messages()))
+    node.turn()
+    node.checkpoint()
+    node.publish(b"x")
+    client.send(b"".join(b"REQ " + message.id + b" 0\n" for message in client.messages()))
+    node.turn()
+    node.topic().pause()
+    node.kill()
+    assert (node.topic().paused, node.topic().depth, node.channel().depth) == (True, 0, 1)
+    client = _consumer(node)
+    node.topic().unpause()
+    node.turn()
+    assert [message.body for message in client.messages()] == [b"x"]
+
+
+def test_a_pause_is_in_the_checkpoint_before_it_is_answered() -> None:
+    node = Node()
+    _consumer(node)
+    node.publish(b"x")
+    before = node.checkpoints
+    node.topic().pause()
+    node.turn()
+    assert node.checkpoints == before + 1
+    node.publish(b"waits")
+    node.kill()
+    assert (node.topic().depth, node.channel().depth) == (1, 1)
+
+
+def test_without_a_checkpoint_a_paused_topic_gives_nothing_away() -> None:
+    node = Node()
+    _consumer(node, 0)
+    node.publish(b"x")
+    node.topic().pause()
+    node.client().ask(command(b"DPUB t 5000", b"deferred"))
+    node.states = {}
+    node.kill()
+    client = _consumer(node)
+    node.advance(s=6)
+    assert (client.take(), node.topic().depth) == ([], 2)
+    node.topic().unpause()
+    node.turn()
+    assert sorted(client.bodies()) == [b"deferred", b"x"]
+
+
 @ENDS
 def test_flags_and_several_channels(end: str) -> None:
     node = Node()

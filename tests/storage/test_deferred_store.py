@@ -192,6 +192,22 @@ def test_an_empty_file_tells_the_serials_before_it(bench: Bench) -> None:
     assert bench.reopen().next_serial == 1
 
 
+def test_first_serial_is_that_of_the_oldest_bucket(bench: Bench) -> None:
+    assert bench.store.first_serial == 0
+    for later in (0, 1, 0, 2):
+        bench.keep(due_wall_ns=WALL_NS + later * NEXT_NS)
+    for reopened in (False, True):
+        if reopened:
+            bench.reopen()
+        assert bench.store.first_serial == 0
+    bench.store.drop(BUCKET)
+    assert bench.store.first_serial == 1
+    bench.store.drop(BUCKET + 1)
+    assert bench.store.first_serial == 3
+    bench.store.drop(BUCKET + 2)
+    assert bench.store.first_serial == bench.store.next_serial == 4
+
+
 def test_a_dropped_bucket_is_removed(bench: Bench) -> None:
     bench.keep()
     kept = bench.keep(due_wall_ns=WALL_NS + NEXT_NS)

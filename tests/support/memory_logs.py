@@ -95,6 +95,10 @@ class MemoryDeferred:
         self.filed: dict[int, list[DeferredRecord]] = {}
         self.failing = ""
 
+    @property
+    def first_serial(self) -> int:
+        return min((records[0].serial for records in self.filed.values()), default=self.next_serial)
+
     def append(self, channel: str, due_wall_ns: int, frames: bytes, count: int) -> int:
         if self.failing:
             raise StorageError(self.failing)
