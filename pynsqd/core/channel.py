@@ -9,6 +9,7 @@ from pynsqd.core.consumer import MAX_UNWRITTEN, Consumer
 from pynsqd.core.deferred import Deferred
 from pynsqd.core.in_flight import Delivery
 from pynsqd.core.latency import LatencyWindow
+from pynsqd.core.log import READ_AGAIN_NS
 from pynsqd.core.timers import Timer
 from pynsqd.wire.encoder import next_attempt, skip_frames, skip_within, split_frames
 from pynsqd.wire.errors import StorageError
@@ -68,7 +69,7 @@ class Channel:
         self._behind_at = -1  # where in the log to read on, -1 if everything that waits is in memory
         self._behind_sequence = 0  # the number of the message there
         self._returned: list[tuple[bytes, Delivery]] = []  # what came back in this turn
-        self._timer = Timer(self._release_deferred)
+        self._timer = Timer(self._on_timer)
         self._waiting: deque[Consumer] = deque()  # consumers with a window, longest wait first
         self.consumers: dict[Consumer, Callable[[], None]] = {}  # to what closes its connection
         self.deferred = Deferred(topic.deferrals.first_serial, topic.deferrals.next_serial)
@@ -174,6 +175,7 @@ class Channel:
                 batches, self._behind_at, self._behind_sequence = self.topic.read(self._behind_at, stop, _READ_AHEAD)
             except StorageError as error:
                 self._broker.report_failure(self.topic, error)
+                self.timers.schedule(self._timer, self._broker.now_ns + READ_AGAIN_NS)
                 return False
             if self._behind_at >= stop and self.topic.flowing:
                 self._behind_at = -1
@@ -211,7 +213,8 @@ class Channel:
         self.deferred.add(due_ns, frame, position)
         self.timers.schedule(self._timer, due_ns)
 
-    def _release_deferred(self, now_ns: int) -> int:
+    def _on_timer(self, now_ns: int) -> int:
+        self._broker.dirty[self] = None  # something is due, or the log could not be read and is tried again
         for batch in self.deferred.take_due(now_ns):
             self._enqueue(batch)
         return self.deferred.next_due_ns

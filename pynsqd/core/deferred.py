@@ -6,12 +6,14 @@ beyond that are read when their time comes, so a million messages for tomorrow c
 
 from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from pynsqd.core.batch import Batch
-from pynsqd.core.log import DeferredRecord, DeferredStore, bucket_of, bucket_start_ns
+from pynsqd.core.log import READ_AGAIN_NS, DeferredRecord, DeferredStore, bucket_of, bucket_start_ns
 from pynsqd.core.timers import Timer
 from pynsqd.wire.encoder import message_id, split_frames
+from pynsqd.wire.errors import StorageError
 
 if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
@@ -80,6 +82,8 @@ class Deferrals:
         "_far",
         "_loading",
         "_loading_bucket",
+        "_loading_from",
+        "_loading_upto",
         "_store",
         "_timer",
         "_topic",
@@ -96,6 +100,7 @@ class Deferrals:
         self._far: set[int] = set()
         self._loading: Iterator[DeferredRecord] | None = None
         self._loading_bucket = -1
+        self._loading_from = self._loading_upto = 0  # serials that are still to be brought into memory
         self._timer = Timer(self._load_near)
         self.dropped: list[tuple[int, int]] = []  # serials (from, up to) of what was to be for all and is for nobody
         # Published while the topic does not flow, from this serial on: for the channels there will be then.
@@ -202,22 +207,29 @@ class Deferrals:
             bucket = min(self._far)
             if self._load_at_ns(bucket) > now_ns:
                 return self._load_at_ns(bucket)
-            self._begin_load(bucket)
-        for _ in range(_LOAD_AT_ONCE):
-            record = next(self._loading, None) if self._loading else None
-            if record is None:
-                self._end_load()
-                return now_ns + 1
-            self._place(record, self._loading_bucket)
+            self._far.remove(bucket)
+            self._loading_bucket = bucket
+            # What is deferred into this bucket from now on goes to memory by itself.
+            self._loading_from, self._loading_upto = 0, self.next_serial
+            self._loading = self._rest_of_bucket()
+        try:
+            for _ in range(_LOAD_AT_ONCE):
+                record = next(self._loading, None)
+                if record is None:
+                    self._end_load()
+                    return now_ns + 1
+                self._place(record, self._loading_bucket)
+                self._loading_from = record.serial + 1
+        except StorageError as error:
+            self._broker.report_failure(self._topic, error)
+            self._loading = self._rest_of_bucket()
+            return now_ns + READ_AGAIN_NS
         return now_ns + _LOAD_PAUSE_NS
 
-    def _begin_load(self, bucket: int) -> None:
+    def _rest_of_bucket(self) -> Iterator[DeferredRecord]:
         assert self._store is not None  # noqa: S101 - only what is stored can be far
-        self._far.remove(bucket)
-        self._loading_bucket = bucket
-        # What is deferred into this bucket from now on goes to memory by itself.
-        upto = self._store.next_serial
-        self._loading = (record for record in self._store.load(bucket) if record.serial < upto)
+        records = self._store.load(self._loading_bucket, self._loading_from)
+        return takewhile(lambda record: record.serial < self._loading_upto, records)
 
     def _end_load(self) -> None:
         self._loading = None

@@ -14,6 +14,9 @@ MEMORY: Final = "memory"
 LOG: Final = "log"
 FSYNC: Final = "fsync"
 
+# What could not be read is tried again after so long.
+READ_AGAIN_NS: Final = 1_000_000_000
+
 DEFERRED_BIT: Final = 1 << 62
 _BUCKET_AT: Final = 34
 # Deferred messages are filed by due time in buckets of 2**36 ns, 69 s.
@@ -140,8 +143,8 @@ class DeferredStore(Protocol):
         """Return the buckets that hold anything, in order."""
         ...
 
-    def load(self, bucket: int) -> Iterator[DeferredRecord]:
-        """Yield what a bucket holds."""
+    def load(self, bucket: int, from_serial: int = 0) -> Iterator[DeferredRecord]:
+        """Yield what a bucket holds from ``from_serial`` on, in the order of serials. Raises StorageError."""
         ...
 
     def fetch(self, position: int, ids: Collection[bytes]) -> dict[bytes, bytes]:

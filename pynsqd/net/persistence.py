@@ -65,6 +65,9 @@ class Persistence:
         if broker.failing != self._reported:
             for topic, text in broker.failing.items() - self._reported.items():
                 self._log.error("storage failed", topic=topic.name, error=text)
+            for topic in self._reported.keys() - broker.failing.keys():
+                if broker.topics.get(topic.name) is topic:
+                    self._log.info("storage works again", topic=topic.name)
             self._reported = dict(broker.failing)
 
     # -- checkpoints ---------------------------------------------------------------------------------------------
@@ -170,8 +173,7 @@ class Persistence:
                 except StorageError as error:
                     self._broker.report_failure(topic, error)
                     continue
-                if self._broker.failing.pop(topic, None) is not None:
-                    self._log.info("storage works again", topic=topic.name)
+                self._broker.failing.pop(topic, None)
                 self._broker.dirty.update(dict.fromkeys(topic.channels.values()))
                 self._wake()
             if self._broker.metadata_error:

@@ -1,5 +1,7 @@
 """Files that are missing, damaged, foreign or of a later release: what is whole is served, nothing is guessed (P7)."""
 
+import errno
+import os
 import subprocess
 from binascii import crc32
 from collections.abc import Callable
@@ -8,6 +10,7 @@ from pathlib import Path
 import msgpack
 import pytest
 
+from pynsqd.storage import files
 from pynsqd.storage.checkpoint import _HEAD, _pack_head
 from pynsqd.wire.errors import StartupError
 from tests.support.daemons import Daemon
@@ -119,6 +122,30 @@ async def test_foreign_files(tmp_path: Path) -> None:
         path.write_bytes(b"mine")
     assert await _served(tmp_path, 6) == _LEFT
     assert [path.read_bytes() for path in strangers] == [b"mine"] * 3
+
+
+async def test_a_log_that_cannot_be_read_for_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing works, so the probe sees nothing: it is tried again by itself, and not complained about every second."""
+    async with inside(tmp_path, mem_queue_size=1) as node:
+        await node.api.do("/topic/create?topic=t", "/channel/create?topic=t&channel=c")
+        for number in range(3):
+            assert (await node.api.post("/pub?topic=t", b"%d" % number)).status == 200
+        failed: list[int] = []
+
+        def failing(_descriptor: int, _size: int, _offset: int) -> bytes:
+            failed.append(1)
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+        monkeypatch.setattr(files, "pread", failing)
+        async with await V2.consumer(node.tcp, 100) as client:
+            assert (await client.message()).body == b"0"
+            await eventually(lambda: len(failed) >= 4)
+            assert [str(line).count("storage failed") for line in node.logs.lines].count(1) == 1
+            assert not node.logged("storage works again")
+            monkeypatch.setattr(files, "pread", os.pread)
+            assert [message.body for message in await client.messages(2)] == [b"1", b"2"]
+            await eventually(lambda: node.logged("storage works again"))
+            assert (await node.api.ping())[0] == 200
 
 
 # -- starts that are refused -----------------------------------------------------------------------------------------

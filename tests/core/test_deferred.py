@@ -1,11 +1,16 @@
 """Deferred messages: due times, what is far and only on disk, and who gets them (PROTOCOL 1.13, DEVIATIONS)."""
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pynsqd.core.deferred import Deferred
+from pynsqd.core.log import DeferredRecord
 from pynsqd.wire.encoder import message_frames, message_id
+from pynsqd.wire.errors import StorageError
+from tests.support.memory_logs import MemoryDeferred
 from tests.support.session_wire import MS, OK, Client, FailingLogs, Node, S, command, error
 
 # One bucket is 69 s; what is due more than two of them ahead is far.
@@ -216,7 +221,7 @@ def test_more_than_is_read_at_once_comes_on_time() -> None:
 def test_deferred_into_a_bucket_that_is_being_read() -> None:
     logs = FailingLogs()
     store = logs.open_deferred("t")
-    store.load = lambda bucket: iter(store.filed[bucket])  # type: ignore[method-assign]  # sees what is added meanwhile
+    store.load = lambda bucket, _: iter(store.filed[bucket])  # type: ignore[method-assign]  # sees what is added meanwhile
     node = Node(logs)
     client = _consumer(node, rdy=2500)
     client.session.consumer.rdy = 10_000  # type: ignore[union-attr]
@@ -238,6 +243,42 @@ def test_deferred_into_a_bucket_that_is_being_read() -> None:
     bodies = client.bodies()
     assert [bodies.count(b"%d" % number) for number in range(4)] == [600] * 4
     assert (bodies.count(b"new"), len(node.channel().deferred)) == (parts, 0)
+
+
+def test_a_bucket_that_cannot_be_read_is_tried_again() -> None:
+    """Also in the middle: nothing is left out and nothing comes twice."""
+    reads: list[int] = []
+
+    class Failing(MemoryDeferred):
+        left = 0
+
+        def load(self, bucket: int, from_serial: int = 0) -> Iterator[DeferredRecord]:
+            reads.append(from_serial)
+            for record in super().load(bucket, from_serial):
+                if not self.left:
+                    raise StorageError("open 1.def: too many open files")
+                self.left -= 1
+                yield record
+
+    logs = FailingLogs()
+    store = logs.deferred["t"] = Failing()
+    node = Node(logs)
+    client = _consumer(node, rdy=2500)
+    lines = b"".join(command(b"DPUB t %d" % (FAR_S * 1000), b"%d" % number) for number in range(1500))
+    assert node.client().ask(lines) == [OK] * 1500
+    node.advance(s=FAR_S - 40)
+    assert node.broker.health == "NOK - open 1.def: too many open files"
+    before = len(reads)
+    store.left = 1200
+    node.advance(s=10)
+    assert len(node.channel().deferred) == 1500
+    assert 1 < len(reads) - before < 12
+    store.left = 300
+    node.advance(s=29)
+    assert client.take() == []
+    node.advance(s=1)
+    assert sorted(int(body) for body in client.bodies()) == list(range(1500))
+    assert len(node.channel().deferred) == 0
 
 
 @pytest.mark.parametrize("delay_s", [NEAR_S, FAR_S])

@@ -12,8 +12,10 @@ from tests.support.session_wire import Node
 def test_a_log_that_could_not_be_read_is_tried_again() -> None:
     class Unreadable(MemoryLog):
         broken = True
+        reads = 0
 
         def read(self, position: int, stop: int, max_bytes: int) -> tuple[list[Batch], int, int]:
+            self.reads += 1
             if self.broken:
                 raise StorageError("read t: input/output error")
             return super().read(position, stop, max_bytes)
@@ -25,6 +27,9 @@ def test_a_log_that_could_not_be_read_is_tried_again() -> None:
     client = node.consumer(10)
     assert client.take() == []
     assert node.broker.health == "NOK - read t: input/output error"
+    log.reads = 0
+    node.advance(s=20)
+    assert 10 < log.reads < 30  # no busy loop
     log.broken = False
     node.broker.failing.clear()  # the probe found it working again
     node.advance(s=5)

@@ -113,8 +113,8 @@ class MemoryDeferred:
     def buckets(self) -> list[int]:
         return sorted(self.filed)
 
-    def load(self, bucket: int) -> Iterator[DeferredRecord]:
-        yield from list(self.filed[bucket])
+    def load(self, bucket: int, from_serial: int = 0) -> Iterator[DeferredRecord]:
+        yield from [record for record in self.filed[bucket] if record.serial >= from_serial]
 
     def fetch(self, position: int, ids: Collection[bytes]) -> dict[bytes, bytes]:
         for records in self.filed.values():
