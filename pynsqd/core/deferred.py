@@ -7,7 +7,7 @@ beyond that are read when their time comes, so a million messages for tomorrow c
 from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from itertools import takewhile
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pynsqd.core.batch import Batch
 from pynsqd.core.log import READ_AGAIN_NS, DeferredRecord, DeferredStore, bucket_of, bucket_start_ns
@@ -127,7 +127,7 @@ class Deferrals:
 
     def publish(self, due_ns: int, frame: bytes, *, keep: bool) -> None:
         """Hold a new message back for every channel. Raises StorageError, and then it is not published."""
-        position, bucket = self._keep("", due_ns, frame, keep)
+        position, bucket = self._keep("", due_ns, frame, keep=keep)
         if self._topic.flowing:
             for channel in self._topic.channels.values():
                 channel.message_count += 1
@@ -136,14 +136,14 @@ class Deferrals:
             if self._store is not None or self._topic.depth < self._broker.memory_limit:  # else as in Topic._wait
                 self._waiting.append((due_ns, frame, position))
         else:
-            self._waiting_far[bucket] = self._waiting_far.get(bucket, 0) + 1
+            _count_up(self._waiting_far, bucket, 1)
 
     def requeue(self, channel: "Channel", due_ns: int, frame: bytes, *, keep: bool) -> None:
         """Hold a message of one channel back. Raises StorageError, and then nothing has changed."""
-        position, bucket = self._keep(channel.name, due_ns, frame, keep)
+        position, bucket = self._keep(channel.name, due_ns, frame, keep=keep)
         self._hold(channel, due_ns, frame, position, bucket)
 
-    def _keep(self, channel: str, due_ns: int, frame: bytes, keep: bool) -> tuple[int, int]:
+    def _keep(self, channel: str, due_ns: int, frame: bytes, *, keep: bool) -> tuple[int, int]:
         """Put a message on disk; return its position, and its bucket if that is far, else -1."""
         if not keep or self._store is None:
             return -1, -1
@@ -165,7 +165,7 @@ class Deferrals:
         if bucket < 0:
             channel.hold(due_ns, frame, position)
         else:
-            channel.deferred.far[bucket] = channel.deferred.far.get(bucket, 0) + 1
+            _count_up(channel.deferred.far, bucket, 1)
 
     # -- the topic starts and stops to flow ----------------------------------------------------------------------
 
@@ -176,7 +176,7 @@ class Deferrals:
             for due_ns, frame, position in self._waiting:
                 channel.hold(due_ns, frame, position)
             for bucket, count in self._waiting_far.items():
-                channel.deferred.far[bucket] = channel.deferred.far.get(bucket, 0) + count
+                _count_up(channel.deferred.far, bucket, count)
         self.stop()
 
     def stop(self) -> None:
@@ -266,41 +266,59 @@ class Deferrals:
 
     # -- restart and retention -----------------------------------------------------------------------------------
 
-    def recover(
-        self, released_wall_ns: int, waited_from: int | None, came_back: Mapping[tuple[str, bytes], int]
-    ) -> None:
-        """Hold again what is on disk and was not due by ``released_wall_ns``; what was due is owed by name.
+    def recover(self, state: Mapping[str, Any], came_back: Mapping[tuple[str, bytes], int]) -> None:
+        """Hold again what is on disk and was not due by the checkpoint ``state``; what was due is owed by name.
 
-        If the topic did not flow then, nobody had been given what waited on it, from serial ``waited_from`` on.
-        ``came_back`` is (channel, message id) to position: those were delivered since, and are there now.
+        If the topic did not flow then, nobody had been given what waited on it. What is far is counted there, and only
+        what came later is read. ``came_back`` is (channel, message id) to position: those were delivered since, and
+        are there now. Raises StorageError.
         """
         if self._store is None:
             return
-        for bucket in self._store.buckets():
-            far = self._is_far(bucket)
-            for record in self._store.load(bucket):
-                count = len(record.ids)
-                if self._waits(record):
-                    if far:
-                        self._waiting_far[bucket] = self._waiting_far.get(bucket, 0) + count
-                    else:
-                        self._place(record, bucket)
-                elif record.due_wall_ns > released_wall_ns or (
-                    waited_from is not None and not record.channel and record.serial >= waited_from
+        waited_from = state["waiting_from"] if state["stop"] else self.next_serial
+        buckets = {bucket: self._is_far(bucket) for bucket in self._store.buckets()}
+        counted_to = state["serial"] if "waiting_far" in state else 0
+        if counted_to:
+            self._recover_far(state, {bucket for bucket, far in buckets.items() if far})
+        for bucket, far in buckets.items():
+            for record in self._store.load(bucket, counted_to if far else 0):
+                if far:
+                    self._count_up(record, bucket)
+                elif (
+                    self._waits(record)
+                    or record.due_wall_ns > state["released"]
+                    or (not record.channel and record.serial >= waited_from)
                 ):
-                    if far:
-                        for channel in self._owners(record):
-                            channel.deferred.far[bucket] = channel.deferred.far.get(bucket, 0) + count
-                    else:
-                        self._place(record, bucket, came_back)
+                    self._place(record, bucket, came_back)
+
+    def _recover_far(self, state: Mapping[str, Any], far: set[int]) -> None:
+        waiting = {bucket: count for bucket, count in state["waiting_far"] if bucket in far}
+        for channel in self._topic.channels.values():
+            known = state["channels"].get(channel.name, {"far": []})
+            channel.deferred.far = {bucket: count for bucket, count in known["far"] if bucket in far}
+            for bucket, count in waiting.items() if self._topic.flowing else ():
+                _count_up(channel.deferred.far, bucket, count)
+        if not self._topic.flowing:
+            self._waiting_far = waiting
+
+    def _count_up(self, record: DeferredRecord, bucket: int) -> None:
+        if self._waits(record):
+            _count_up(self._waiting_far, bucket, len(record.ids))
+            return
+        for channel in self._owners(record):
+            _count_up(channel.deferred.far, bucket, len(record.ids))
+
+    def far_waiting(self) -> list[tuple[int, int]]:
+        """Return (bucket, messages) of what waits for the topic to flow and is only on disk."""
+        return list(self._waiting_far.items())
 
     def requeued_since(self, serial: int) -> Iterator[DeferredRecord]:
-        """Yield what single channels gave back from ``serial`` on."""
-        if self._store is None or serial >= self._store.next_serial:
+        """Yield what single channels gave back from ``serial`` on. Raises StorageError."""
+        if self._store is None:
             return
         for bucket in self._store.buckets():
-            for record in self._store.load(bucket):
-                if record.channel and record.serial >= serial:
+            for record in self._store.load(bucket, serial):
+                if record.channel:
                     yield record
 
     def fetch(self, position: int, ids: list[bytes]) -> dict[bytes, bytes]:
@@ -313,10 +331,14 @@ class Deferrals:
             return
         for due_ns, frame, position in self._waiting:
             if position < 0:
-                self._store.append("", self._broker.log_ns(due_ns), frame, 1)
+                _, bucket = self._keep("", due_ns, frame, keep=True)
+                if bucket >= 0:
+                    _count_up(self._waiting_far, bucket, 1)
         for channel in self._topic.channels.values():
             for due_ns, frame in [] if channel.ephemeral else channel.deferred.in_memory():
-                self._store.append(channel.name, self._broker.log_ns(due_ns), frame, 1)
+                _, bucket = self._keep(channel.name, due_ns, frame, keep=True)
+                if bucket >= 0:
+                    _count_up(channel.deferred.far, bucket, 1)
 
     def release(self, in_use: set[int]) -> None:
         """Drop the buckets whose time is over, but for those that somebody still owes a message of."""
@@ -350,6 +372,10 @@ class Deferrals:
                 self._store.delete()
             else:
                 self._store.close()
+
+
+def _count_up(counts: dict[int, int], bucket: int, by: int) -> None:
+    counts[bucket] = counts.get(bucket, 0) + by
 
 
 def _count_down(counts: dict[int, int], bucket: int, by: int) -> None:

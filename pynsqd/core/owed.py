@@ -6,12 +6,13 @@ A checkpoint of a topic is a map:
     serial           the next serial of its deferred messages
     stop             [position, sequence] up to which messages were given to channels, None while all were
     waiting_from     the serial from which deferred messages wait for the topic to flow
+    waiting_far      [[bucket, messages], ...] of those that are only on disk
     dropped          [[position, sequence, end, sequence there], ...] of the log that no channel reads any more
     dropped_serials  [[from, up to], ...] of deferred messages that no channel gets
     released         log time in ns: what was due by then is waiting or in flight, and owed by name
     wall             the time of day then, in ns
     channels         name to {cursor: [position, skip], from: serial, own_from: serial,
-                     owed: [[position, ids, attempts], ...], superseded: ids}
+                     far: [[bucket, messages], ...], owed: [[position, ids, attempts], ...], superseded: ids}
 
 ``cursor``: everything from there on was not handed out yet. ``ids`` are 16 bytes each, in one piece; ``attempts`` is
 what their next delivery will say, one number for all or a list. ``superseded`` lies ahead of the cursor, but is owed.
@@ -73,6 +74,7 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int) -> Standing:
             "cursor": list(cursor),
             "from": channel.deferred.from_serial,
             "own_from": channel.deferred.own_from,
+            "far": list(channel.deferred.far.items()),
             "owed": owed,
             "superseded": b"".join(channel.superseded_ahead(cursor[0])),
         }
@@ -83,6 +85,7 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int) -> Standing:
         "serial": topic.deferrals.next_serial,
         "stop": None if topic.flowing else list(topic.read_limit),
         "waiting_from": topic.deferrals.waiting_from,
+        "waiting_far": topic.deferrals.far_waiting(),
         "dropped": topic.dropped.ranges,
         "dropped_serials": topic.deferrals.dropped,
         "released": released_ns,
@@ -169,7 +172,7 @@ def restore(topic: "Topic", state: Mapping[str, Any] | None) -> None:
         _restore_channel(topic, channel, known, latest)
         channel.deferred.from_serial = known["from"]
         channel.deferred.own_from = known.get("own_from", known["from"])
-    topic.deferrals.recover(state["released"], state["waiting_from"] if stop else None, came_back)
+    topic.deferrals.recover(state, came_back)
 
 
 def _from_the_start(topic: "Topic") -> dict[str, Any]:

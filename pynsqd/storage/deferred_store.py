@@ -139,13 +139,14 @@ class DeferredStore:
     def load(self, bucket: int, from_serial: int = 0) -> Iterator[DeferredRecord]:
         """Yield what a bucket holds from ``from_serial`` on. Raises StorageError.
 
-        A bucket with nothing from there on is not read. What is damaged is set aside and passed over. What is kept
-        meanwhile may be left out.
+        They come in the order of serials. Little is read of a bucket with little from there on. What is damaged is set
+        aside and passed over. What is kept meanwhile may be left out.
         """
         if self._last_serial.get(bucket, -1) < from_serial:
             return
         for segment in list(self._buckets[bucket]):
-            for run in segment.runs(segment.base, segment.end, _CHUNK):
+            begin = segment.before(from_serial) if from_serial else segment.base
+            for run in segment.runs(begin, segment.end, _CHUNK):
                 for record in run:
                     if record[4] >= from_serial:
                         yield _unpack(record)

@@ -292,6 +292,21 @@ class Segment:
             window *= 8
         return None
 
+    def before(self, sequence: int) -> int:
+        """Return a position with all records of ``sequence`` and more behind it: near the end if they are.
+
+        Raises StorageError.
+        """
+        first = self.base + SEGMENT_HEADER_SIZE
+        window = _TAIL
+        while self.end - window > first and self._salt != ANY_SALT:
+            position = self._next_record(self.end - window)
+            header = unpack_record_header(self.read(position, RECORD_HEADER_SIZE), 0, position, self._salt)
+            if header and header.sequence < sequence:
+                return position
+            window *= 8
+        return first
+
     def end_sequence(self) -> int | None:
         """Return the plain messages ever appended up to the end of this file; None if nothing in it tells."""
         found = self.last_record()

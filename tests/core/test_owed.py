@@ -1,9 +1,12 @@
 """What channels owe survives an orderly end exactly, and a kill without loss (ARCHITECTURE 3, P1 to P3)."""
 
+from collections.abc import Iterator
+
 import pytest
 
+from pynsqd.core.log import DeferredRecord
 from pynsqd.core.owed import describe, move_stragglers
-from tests.support.memory_logs import MemoryLogs
+from tests.support.memory_logs import MemoryDeferred, MemoryLogs
 from tests.support.session_wire import OK, Client, Node, S, command, mpub
 from tests.support.wire import Message
 
@@ -423,3 +426,117 @@ def test_a_checkpoint_is_small_and_plain() -> None:
     state = describe(node.topic(), 7, 8).state
     (owed,) = state["channels"]["c"]["owed"]
     assert (owed[0], len(owed[1]), owed[2], state["released"], state["stop"]) == (0, 16, 2, 7, None)
+
+
+# -- far deferrals ---------------------------------------------------------------------------------------------------
+
+
+class _Counting(MemoryDeferred):
+    """Tells how many records were read."""
+
+    read = 0
+
+    def load(self, bucket: int, from_serial: int = 0) -> Iterator[DeferredRecord]:
+        for record in super().load(bucket, from_serial):
+            self.read += 1
+            yield record
+
+
+def _dpub_far(node: Node, count: int, topic: bytes = b"t", delay_s: int = 600) -> None:
+    lines = command(b"DPUB %b %d" % (topic, delay_s * 1000), b"far") * count
+    assert node.client().ask(lines) == [OK] * count
+
+
+@ENDS
+def test_far_ones_are_counted_and_not_read_at_start(end: str) -> None:
+    logs = MemoryLogs()
+    store = logs.deferred["t"] = _Counting()
+    node = Node(logs, msg_timeout_ns=600 * S)
+    client = _consumer(node, 1)
+    _consumer(node, 0, b"other")
+    node.publish(b"x", b"y")
+    (x,) = client.messages()
+    _dpub_far(node, 50)
+    client.send(b"REQ " + x.id + b" 700000\n")
+    node.turn()
+    node.checkpoint()
+    _dpub_far(node, 3)
+    (y,) = client.messages()
+    client.send(b"REQ " + y.id + b" 800000\n")
+    node.turn()
+    store.read = 0
+    if end == "stop":
+        node.stop()
+    else:
+        node.kill()
+    assert store.read <= (0 if end == "stop" else 8)  # what came after the checkpoint, twice
+    assert [len(node.channel(name).deferred) for name in ("c", "other")] == [55, 53]
+    client = _consumer(node, 1000)
+    node.advance(s=590)
+    assert client.take() == []
+    node.advance(s=10)
+    assert client.bodies() == [b"far"] * 53
+    assert len(node.channel().deferred) == 2
+    node.advance(s=200)
+    assert _seen(client.messages()) == [(b"x", 2), (b"y", 2)]
+    assert (len(node.channel().deferred), node.channel().depth) == (0, 0)
+
+
+@pytest.mark.parametrize("then", ["waits", "flows"])
+def test_far_ones_that_waited_on_the_topic_are_counted(then: str) -> None:
+    """Also where the topic flows again after the checkpoint, and the node is killed before the next one."""
+    node = Node()
+    _consumer(node, 0)
+    node.topic().pause()
+    _dpub_far(node, 20)
+    node.checkpoint()
+    _dpub_far(node, 2)
+    if then == "flows":
+        node.topic().unpause()
+        _dpub_far(node, 4)
+    node.kill()
+    waits, owned = (22, 0) if then == "waits" else (0, 26)
+    assert (node.topic().depth, len(node.channel().deferred)) == (waits, owned)
+    node.topic().unpause()
+    node.turn()
+    client = _consumer(node, 100)
+    node.advance(s=600)
+    assert len(client.messages()) == waits + owned
+    assert (node.topic().depth, len(node.channel().deferred)) == (0, 0)
+
+
+def test_far_ones_in_memory_only_are_counted_after_an_orderly_end() -> None:
+    node = Node(durability="memory")
+    _dpub_far(node, 2, b"waits")
+    _consumer(node, 0)
+    _dpub_far(node, 3)
+    node.stop()
+    assert (node.topic("waits").depth, len(node.channel().deferred)) == (2, 3)
+    node.stop()
+    assert (node.topic("waits").depth, len(node.channel().deferred)) == (2, 3)
+
+
+def test_a_checkpoint_that_does_not_count_far_ones() -> None:
+    """As import-nsqd and earlier releases write it."""
+    node = Node()
+    _consumer(node, 0)
+    _dpub_far(node, 5)
+    node.checkpoint()
+    del node.states["t"]["waiting_far"], node.states["t"]["channels"]["c"]["far"]
+    node.kill()
+    assert len(node.channel().deferred) == 5
+
+
+def test_a_bucket_that_came_near_while_the_node_was_down() -> None:
+    node = Node()
+    _consumer(node, 0)
+    _dpub_far(node, 5)
+    node.checkpoint()
+    node.clock.advance(s=590)
+    node.kill()
+    assert (len(node.channel().deferred), node.channel().deferred.far) == (5, {})
+    client = _consumer(node)
+    node.advance(s=9)
+    assert client.take() == []
+    node.advance(s=1)
+    assert len(client.messages()) == 5

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pynsqd.core.batch import Batch
 from pynsqd.core.log import DEFERRED_BIT, DeferredRecord, bucket_at, bucket_of, bucket_position
+from pynsqd.storage import segment
 from pynsqd.storage.deferred_store import DeferredStore
 from pynsqd.storage.format import pack_segment_header
 from pynsqd.storage.topic_log import LogStore
@@ -52,8 +53,9 @@ class Bench:
         self.kept.append(DeferredRecord(serial, channel, due_wall_ns, position, batch.ids, batch.frames))
         return self.kept[-1]
 
-    def loaded(self) -> list[DeferredRecord]:
-        return sorted((record for bucket in self.store.buckets() for record in self.store.load(bucket)), key=_serial)
+    def loaded(self, from_serial: int = 0) -> list[DeferredRecord]:
+        buckets = self.store.buckets()
+        return sorted((record for bucket in buckets for record in self.store.load(bucket, from_serial)), key=_serial)
 
     def path(self, bucket: int = BUCKET) -> Path:
         return self.folder / f"{bucket}.def"
@@ -160,6 +162,39 @@ def test_load_passes_over_what_is_known(bench: Bench, monkeypatch: pytest.Monkey
     assert list(bench.store.load(BUCKET + 1, 6)) == []
     with pytest.raises(StorageError):
         list(bench.store.load(BUCKET + 1, 5))
+
+
+@pytest.mark.parametrize("tail", [1, 100, 1000, 1 << 16])
+def test_load_from_any_serial(bench: Bench, monkeypatch: pytest.MonkeyPatch, tail: int) -> None:
+    monkeypatch.setattr(segment, "_TAIL", tail)
+    for number in range(40):
+        bench.keep("worker", WALL_NS + number % 3 // 2 * NEXT_NS, count=1 + number % 2, size=number * 7 % 90)
+    for _ in range(2):
+        for first in range(42):
+            assert bench.loaded(first) == bench.kept[first:]
+        bench.reopen()
+    raw = bytearray(bench.path().read_bytes())
+    place = raw.index(bench.kept[21].frames)
+    raw[place - 20] ^= 1  # a header near the end
+    bench.path().write_bytes(raw)
+    bench.reopen()
+    for first in range(40):
+        assert bench.loaded(first) == [one for one in bench.kept[first:] if one.serial != 21]
+    raw[30] ^= 1  # the header of the file, which may be read from the beginning only
+    bench.path().write_bytes(raw)
+    bench.reopen()
+    for first in range(40):
+        assert bench.loaded(first) == [one for one in bench.kept[first:] if one.serial != 21]
+
+
+def test_little_is_read_of_a_large_bucket_for_its_last_ones(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(20):
+        bench.keep(count=100, size=1000)
+    last = [bench.keep() for _ in range(3)]
+    disk = FailingFiles(monkeypatch)
+    disk.fail_reads(range(1_000_000))
+    assert list(bench.store.load(BUCKET, last[0].serial)) == last
+    assert bench.reports == []
 
 
 def test_fetch_takes_only_what_is_asked(bench: Bench) -> None:
@@ -328,6 +363,18 @@ def test_what_a_client_sends_is_no_serial(bench: Bench) -> None:
     bench.store.append("", WALL_NS, batch.frames, 1)
     bench.path().write_bytes(bytes(HEADER) + bench.path().read_bytes()[HEADER:])
     assert bench.reopen().next_serial == 1
+
+
+def test_what_a_client_sends_is_no_place_to_read_from(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segment, "_TAIL", HEADER + 4)
+    first = bench.keep()
+    body_at = first.position + HEADER + PREFIX + len(first.frames) + HEADER + PREFIX + 34
+    head = struct.pack(">HBBIIIQI", 0xFBD1, 3, 0, 7, 1, 0, 0, 0)
+    forged = head + struct.pack(">I", _crc32(head, body_at & 0xFFFFFFFF))
+    batch = bench.batches.of([forged])
+    bench.store.append("", WALL_NS, batch.frames, 1)
+    bench.path().write_bytes(bytes(HEADER) + bench.path().read_bytes()[HEADER:])
+    assert [record.frames for record in bench.reopen().load(BUCKET, 1)] == [batch.frames]
 
 
 def _crc32(data: bytes, value: int) -> int:
