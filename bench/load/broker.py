@@ -7,13 +7,14 @@ import itertools
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -28,13 +29,15 @@ DEPTH_LIMIT_S = 30.0
 Address = tuple[str, int]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Broker:
-    """A running broker. `pid` is None when it runs on another machine: then its CPU and memory read as NaN."""
+    """A running broker. `pid` is None when it runs on another machine: then its CPU and memory read as NaN. `program`
+    is None when somebody else started it: then its disk reads as NaN, and it cannot be started again."""
 
     tcp: Address
     http: Address
     pid: int | None
+    program: Program | None = None
 
     def cpu_s(self) -> float:
         """CPU seconds, user and system, of all threads so far."""
@@ -49,6 +52,27 @@ class Broker:
             return float("nan")
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * resource.getpagesize()
+
+    def disk_bytes(self) -> float:
+        """Size of all files on its data path now."""
+        if self.program is None:
+            return float("nan")
+        total = 0
+        for path in self.program.data_path.rglob("*"):
+            with suppress(FileNotFoundError):  # renamed or removed since it was listed
+                total += path.stat().st_size if path.is_file() else 0
+        return total
+
+    def restart(self, how: signal.Signals) -> float:
+        """Ends it with this signal and starts it again on the same data path, on new ports. Returns the moment, in
+        seconds of the monotonic clock, at which the new process was begun. `Failed` if it was not started here."""
+        if self.program is None:
+            raise Failed("this broker was not started here, so it cannot be started again")
+        self.program.end(how)
+        began_s = time.monotonic()
+        self.tcp, self.http = self.program.start()
+        self.pid = self.program.pid
+        return began_s
 
     def call(self, method: str, path: str, **query: str) -> bytes:
         """One HTTP call; anything but 200 is `Failed`."""
@@ -76,6 +100,18 @@ class Broker:
             with suppress(OSError, Failed):  # a measurement's own failure is the one to be told
                 self.call("POST", "/topic/delete", topic=name)
 
+    def wait_for_ping(self, limit_s: float) -> None:
+        """Returns when `/ping` answers 200; `Failed` when it does not within the limit."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            try:
+                self.call("GET", "/ping")
+                return
+            except (OSError, Failed) as error:
+                if time.monotonic() > deadline:
+                    raise Failed(f"/ping did not answer 200 within {limit_s:.0f} s: {error}") from error
+                time.sleep(0.002)
+
     def depth(self, topic: str, channel: str) -> int:
         """Messages that wait in this channel."""
         stats = json.loads(self.call("GET", "/stats", format="json", topic=topic, channel=channel))
@@ -93,13 +129,54 @@ class Broker:
 _topic_numbers = itertools.count()
 
 
+class Program:
+    """A broker's process that was started here, and can be started again on the same data path."""
+
+    def __init__(self, shown: str, command: Sequence[str], folder: Path) -> None:
+        self.data_path = folder / "data"
+        self.data_path.mkdir()
+        self._shown = shown
+        self._command = [*command, f"--data-path={self.data_path}"]
+        self._stderr = folder / "stderr"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process' id, None before the start."""
+        return self._process and self._process.pid
+
+    def start(self) -> tuple[Address, Address]:
+        """Starts it; returns where it listens for TCP and for HTTP."""
+        with self._stderr.open("wb") as stderr:
+            self._process = subprocess.Popen(self._command, cwd=BENCH.parent, stdout=subprocess.DEVNULL, stderr=stderr)
+        lines = _wait_for_addresses(self._shown, self._process, self._stderr)
+        return _listening(lines, "TCP"), _listening(lines, "HTTP")
+
+    def end(self, how: signal.Signals) -> None:
+        """Sends the signal and returns when the process is gone."""
+        if self._process:
+            self._process.send_signal(how)
+            self._process.wait()
+
+
 @dataclass(frozen=True)
 class Peer:
-    """A broker program that the benches start themselves, one fresh process per measurement."""
+    """A broker program that the benches start themselves, one fresh process per measurement. `flags` are given to it
+    always and stand in the head of its column."""
 
     name: str
     command: tuple[str, ...]
     shown: str
+    flags: tuple[str, ...] = ()
+
+    @property
+    def column(self) -> str:
+        """What stands above its figures."""
+        return " ".join([self.name, *self.flags])
+
+    def with_flags(self, *flags: str) -> Peer:
+        """The same program as a column of its own."""
+        return replace(self, flags=flags)
 
     def version(self) -> str:
         """What `--version` prints."""
@@ -121,17 +198,13 @@ class Peer:
     @contextmanager
     def started(self, flags: tuple[str, ...]) -> Iterator[Broker]:
         """The broker on free loopback ports and an empty data path; killed, and its data removed, at the end."""
-        with tempfile.TemporaryDirectory(prefix="bench-nsq-") as folder, Path(folder, "stderr").open("wb") as stderr:
-            data_path = Path(folder, "data")
-            data_path.mkdir()
-            command = [*self.command, *OWN_FLAGS, f"--data-path={data_path}", *flags]
-            process = subprocess.Popen(command, cwd=BENCH.parent, stdout=subprocess.DEVNULL, stderr=stderr)
+        with tempfile.TemporaryDirectory(prefix="bench-nsq-") as folder:
+            program = Program(self.shown, [*self.command, *OWN_FLAGS, *self.flags, *flags], Path(folder))
             try:
-                lines = _wait_for_addresses(self.shown, process, Path(folder, "stderr"))
-                yield Broker(_listening(lines, "TCP"), _listening(lines, "HTTP"), process.pid)
+                tcp, http = program.start()
+                yield Broker(tcp, http, program.pid, program)
             finally:
-                process.kill()
-                process.wait()
+                program.end(signal.SIGKILL)
 
 
 NSQD = Peer("nsqd", (str(PEERS_BIN / "nsqd"),), "nsqd")
@@ -162,7 +235,7 @@ def _wait_for_addresses(shown: str, process: subprocess.Popen[bytes], stderr: Pa
             return lines
         if process.poll() is not None:
             raise Failed(f"{shown} did not start: {_last_line(lines)}")
-        time.sleep(0.01)
+        time.sleep(0.002)
     raise Failed(f"{shown} was not listening within {START_LIMIT_S:.0f} s")
 
 

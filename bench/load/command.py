@@ -9,38 +9,52 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 
-from load.broker import NSQD, OWN_FLAGS, PYNSQD, Address, Broker, Peer, build_peers, find_pid
+from load.broker import OWN_FLAGS, Address, Broker, Peer, build_peers, find_pid
 from load.failed import Failed
-from load.row import Row
+from load.row import PEERS, Row
 from load.table import Measured, machine, table
 
-PEERS = {peer.name: peer for peer in (NSQD, PYNSQD)}
+NAMES = [peer.name for peer in PEERS]
 Open = Callable[[Row], AbstractContextManager[Broker]]
 
 
 def main(*rows: Row) -> None:
-    """Measures the rows, prints the table, and exits with 1 if a broker that could be had failed a row."""
+    """Measures the rows, prints a table per section and set of columns, and exits with 1 if a broker that could be had
+    failed a row."""
     arguments = _parser().parse_args()
+    if arguments.at_most:
+        rows = tuple(row.at_most(arguments.at_most) if row.at_most else row for row in rows)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the brokers started here are stopped
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # for the brokers too, which inherit it
-    brokers: dict[str, Open]
     about: list[str] = []
     if arguments.address:
         broker = Broker(arguments.address, arguments.http_address, arguments.pid or find_pid(arguments.address))
-        columns = ["{}:{}".format(*broker.tcp)]
-        brokers = {columns[0]: lambda row: nullcontext(broker)}
+        column = "{}:{}".format(*broker.tcp)
+        brokers: dict[str, Open] = {column: lambda row: nullcontext(broker)}
+        measured = [_measure(row, [column], brokers, arguments.rounds) for row in rows]
     else:
         build_peers()
-        columns = [name for name in PEERS if name in arguments.peers]
-        brokers, about = _peers(columns)
-        about += [f"- {row.question}: nsqd runs with `{' '.join(row.nsqd_flags)}`" for row in rows if row.nsqd_flags]
-    measured = [_measure(row, brokers, arguments.rounds) for row in rows]
+        had, about = _peers(arguments.peers)
+        about += [
+            f"- {row.question}: {peer.name} runs with `{' '.join(row.flags(peer))}`"
+            for row in rows
+            for peer in PEERS
+            if row.flags(peer)
+        ]
+        measured = []
+        for row in rows:
+            peers = [peer for peer in row.peers if peer.name in arguments.peers]
+            brokers = {peer.column: partial(_start, peer) for peer in peers if peer.name in had}
+            measured.append(_measure(row, [peer.column for peer in peers], brokers, arguments.rounds))
     command = " ".join(["python", f"bench/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     lines = [f"- Medians of {arguments.rounds} rounds, by `{command}`", f"- {machine()}", *about, ""]
-    lines += table(columns, measured)
+    for (section, columns), group in groupby(measured, key=lambda one: (one.row.section, one.columns)):
+        lines += [f"### {section}", ""] if section else []
+        lines += [*table(columns, list(group)), ""]
     text = "\n".join(lines) + "\n"
     print(text, end="")
     if arguments.output:
@@ -49,26 +63,26 @@ def main(*rows: Row) -> None:
         sys.exit(1)
 
 
-def _peers(names: Sequence[str]) -> tuple[dict[str, Open], list[str]]:
-    """How each peer that can be had is started, and what is to be said about all of them."""
-    brokers: dict[str, Open] = {}
+def _peers(names: Sequence[str]) -> tuple[set[str], list[str]]:
+    """Names of the peers that can be had, and what is to be said about all of them."""
+    had: set[str] = set()
     about = ["- Brokers in turn, each figure from a fresh process on an empty data path"]
-    for peer in (PEERS[name] for name in names):
+    for peer in (peer for peer in PEERS if peer.name in names):
         try:
             about.append(f"- {peer.version()}: `{peer.shown} {' '.join(OWN_FLAGS)} --data-path=<empty folder>`")
         except Failed as error:
             about.append(f"- Column {peer.name} is missing: {error}")
         else:
-            brokers[peer.name] = partial(_start, peer)
-    return brokers, about
+            had.add(peer.name)
+    return had, about
 
 
 def _start(peer: Peer, row: Row) -> AbstractContextManager[Broker]:
-    return peer.started(row.nsqd_flags if peer is NSQD else ())
+    return peer.started(row.flags(peer))
 
 
-def _measure(row: Row, brokers: Mapping[str, Open], rounds: int) -> Measured:
-    measured = Measured(row)
+def _measure(row: Row, columns: Sequence[str], brokers: Mapping[str, Open], rounds: int) -> Measured:
+    measured = Measured(row, list(columns))
     failed: set[str] = set()
     for number in range(rounds):
         for name, opened in brokers.items():
@@ -92,12 +106,13 @@ def _parser() -> argparse.ArgumentParser:
         description="Measures NSQ brokers. Without --address it starts the real nsqd (bench/peers) and pynsqd in turn."
     )
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each broker (default 3)")
-    parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS), help="which brokers to start")
+    parser.add_argument("--peers", nargs="+", choices=NAMES, default=NAMES, help="which brokers to start")
     parser.add_argument("--address", type=_address, help="HOST:PORT (TCP) of a running broker to measure instead")
     parser.add_argument(
         "--http-address", type=_address, default=("127.0.0.1", 4151), help="its HTTP address (default 127.0.0.1:4151)"
     )
     parser.add_argument("--pid", type=int, help="its process, when it cannot be found by its port")
+    parser.add_argument("--at-most", type=int, help="messages of the rows with millions of them, to try them out")
     parser.add_argument("--output", type=Path, help="file to write the table to, beside standard output")
     return parser
 

@@ -21,6 +21,7 @@ class Measured:
     """What the rounds of one row gave: per broker one entry a round, and why figures are missing."""
 
     row: Row
+    columns: list[str]
     rounds: dict[str, list[Figures]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
@@ -28,7 +29,8 @@ class Measured:
 def table(brokers: Sequence[str], measured: Sequence[Measured]) -> Iterator[str]:
     """The lines of the table. The ratio is the second broker's figure over the first one's in the same round."""
     pair = len(brokers) == 2
-    head = ["question", "figure", *brokers, *(["ratio (lowest to highest)", "to reach"] if pair else [])]
+    complete = all(len(brokers) == len(one.row.peers) for one in measured)  # or the ratios to reach make no sense
+    head = ["question", "figure", *brokers, *["ratio (lowest to highest)"] * pair, *["to reach"] * complete]
     yield _line(head)
     yield _line(["---"] * 2 + ["---:"] * (len(head) - 2))
     for one in measured:
@@ -38,7 +40,9 @@ def table(brokers: Sequence[str], measured: Sequence[Measured]) -> Iterator[str]
             cells = [_number(median(of_one)) if of_one else NONE for of_one in values]
             if pair:
                 about_broker = not name.endswith(", cores")  # the rest is there to judge the measurement by
-                cells += [_ratio(*values) if about_broker else NONE, one.row.targets.get(name, "")]
+                cells.append(_ratio(*values) if about_broker else NONE)
+            if complete:
+                cells.append(one.row.targets.get(name, ""))
             yield _line([question, name, *cells])
             question = ""
         if not _figure_names(one):
