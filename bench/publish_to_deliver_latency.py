@@ -8,12 +8,11 @@ first sends no IDENTIFY (nsqd then buffers up to 250 ms) and in a second run tur
 import socket
 import struct
 import time
-from collections.abc import Sequence
 from contextlib import suppress
-from statistics import quantiles
 
 from load.broker import Broker
 from load.command import main
+from load.percentile import percentile_ms
 from load.processes import Start, run
 from load.row import NSQD_IN_MEMORY, Figures, Row
 from load.wire import BODY, HEAD_SIZE, Consumer, connect, pub, send_ready, subscribe
@@ -62,9 +61,9 @@ def _latency(broker: Broker, identify: bytes | None, kind: str) -> Figures:
         done = run(broker, consume, publish)
     latencies_ns, late_ns = done.results
     return {
-        f"{kind} consumer, p50 ms": _percentile_ms(latencies_ns, 50),
-        f"{kind} consumer, p99 ms": _percentile_ms(latencies_ns, 99),
-        f"{kind} consumer, publisher late p99 ms": _percentile_ms(late_ns, 99),
+        f"{kind} consumer, p50 ms": percentile_ms(latencies_ns, 50),
+        f"{kind} consumer, p99 ms": percentile_ms(latencies_ns, 99),
+        f"{kind} consumer, publisher late p99 ms": percentile_ms(late_ns, 99),
         f"{kind} consumer, broker CPU µs/message": done.broker_cpu_s / MESSAGES * 1e6,
     }
 
@@ -80,10 +79,6 @@ def _wait_until(due_ns: int) -> None:
 def _drop_answers(connection: socket.socket) -> None:
     with suppress(BlockingIOError):
         connection.recv(1 << 16, socket.MSG_DONTWAIT)
-
-
-def _percentile_ms(values_ns: Sequence[int], percent: int) -> float:
-    return quantiles(values_ns, n=100)[percent - 1] / 1e6
 
 
 ROW = Row(

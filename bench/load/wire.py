@@ -6,10 +6,12 @@ import select
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, Protocol, TypeVar
 
 from load.broker import Address
 from load.failed import Failed
+
+T = TypeVar("T")
 
 BODY: Final = b"x" * 200
 BATCH: Final = 200
@@ -104,14 +106,28 @@ class Consumer:
         return len(ids)
 
 
-def drain(consumers: Sequence[Consumer], messages: int) -> None:
-    """Opens every window, then takes and finishes until `messages` have come in all."""
+class Takes(Protocol[T]):
+    """A consumer that `drain` can use."""
+
+    connection: socket.socket
+
+    def take(self) -> T: ...
+
+    def finish(self, taken: T, /) -> int: ...
+
+
+def drain(consumers: Sequence[Takes[Any]], messages: int, ready: int = RDY) -> list[int]:
+    """Opens every window, then takes and finishes until `messages` have come in all; returns how many each one took."""
+    taken = dict.fromkeys((consumer.connection.fileno() for consumer in consumers), 0)
     by_descriptor = {consumer.connection.fileno(): consumer for consumer in consumers}
     poller = select.epoll()
     for consumer in consumers:
         poller.register(consumer.connection, select.EPOLLIN)
-        send_ready(consumer.connection)
+        send_ready(consumer.connection, ready)
     while messages > 0:
         for descriptor, _ in poller.poll():
             consumer = by_descriptor[descriptor]
-            messages -= consumer.finish(consumer.take())
+            finished = consumer.finish(consumer.take())
+            taken[descriptor] += finished
+            messages -= finished
+    return list(taken.values())
