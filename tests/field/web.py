@@ -1,0 +1,38 @@
+"""HTTP calls of the tests."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+from urllib.parse import urlencode
+
+TIMEOUT_S = 10.0
+
+
+def call(method: str, url: str, body: bytes | None = None, **query: str) -> tuple[int, bytes]:
+    """Return status and body, whatever the status."""
+    request = urllib.request.Request(f"{url}?{urlencode(query)}" if query else url, body, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def get_json(url: str, **query: str) -> Any:
+    """Return the decoded answer of a GET that has to work."""
+    status, body = call("GET", url, **query)
+    assert status == 200, (url, status, body)
+    return json.loads(body)
+
+
+def post(url: str, body: bytes = b"", **query: str) -> None:
+    """Send a POST that has to work."""
+    status, answer = call("POST", url, body, **query)
+    assert status == 200, (url, status, answer)
+
+
+def status_of(url: str) -> int:
+    """Return the status of a GET."""
+    return call("GET", url)[0]
