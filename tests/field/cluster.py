@@ -1,5 +1,6 @@
 """Two nodes under two lookupds, each with ports that it keeps over a restart; and what their /stats say."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,22 +22,30 @@ def again(daemon: Daemon) -> Daemon:
 
 
 class Cluster:
-    """Two lookupds and two nodes that know both."""
+    """Lookupds, two unless told otherwise, and two nodes that know all of them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        lookupds: Sequence[type[Daemon]] = (Daemon, Daemon),
+        nodes: Sequence[type[Daemon]] = (Daemon, Daemon),
+    ) -> None:
         self._folder = folder
+        self._kinds = lookupds, nodes
         self._running = ExitStack()
         self.lookupds: list[Daemon] = []
         self.nodes: list[Daemon] = []
 
     def __enter__(self) -> "Cluster":
-        for _ in range(2):
-            self.lookupds.append(self._running.enter_context(Daemon("nsqlookupd", data_path=self._folder)))
+        lookupds, nodes = self._kinds
+        for kind in lookupds:
+            self.lookupds.append(self._running.enter_context(kind("nsqlookupd", data_path=self._folder)))
         known = [f"--lookupd-tcp-address={at(lookupd.tcp)}" for lookupd in self.lookupds]
-        for number in (1, 2):
+        for number, kind in enumerate(nodes, 1):
             folder = self._folder / f"node-{number}"
             folder.mkdir()
-            node = Daemon("nsqd", *known, f"--node-id={number}", data_path=folder)
+            node = kind("nsqd", *known, f"--node-id={number}", data_path=folder)
             self.nodes.append(self._running.enter_context(node))
         self.await_registered()
         return self
@@ -76,7 +85,7 @@ class Cluster:
 
 
 def channel_of(node: str, topic: str, channel: str) -> dict[str, Any]:
-    """Return a channel of /stats of the node at ``node`` (host:port of its HTTP side)."""
-    [found] = get_json(f"http://{node}/stats", format="json", topic=topic, channel=channel)["topics"]
-    stats: dict[str, Any] = found["channels"][0]
-    return stats
+    """Return a channel of /stats of the node at ``node`` (host:port of its HTTP side); LookupError if there is none."""
+    topics = get_json(f"http://{node}/stats", format="json", topic=topic, channel=channel)["topics"] or []
+    channels: list[dict[str, Any]] = [channel for topic in topics for channel in topic["channels"] or []]
+    return channels[0]

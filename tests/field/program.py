@@ -14,14 +14,17 @@ DEADLINE_S: Final = 20.0
 
 
 def wait_until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_S) -> Any:
-    """Return what ``condition`` gives as soon as that is true; fail after the deadline. Errors of sockets are a no."""
+    """Return what ``condition`` gives as soon as that is true; fail after the deadline.
+
+    What it looks at may not be there yet, or not answer: LookupError and OSError are a no.
+    """
     until = time.monotonic() + deadline_s
     while True:
         try:
             last = condition()
-        except OSError as error:
+        except (OSError, LookupError) as error:
             last = error
-        if last and not isinstance(last, OSError):
+        if last and not isinstance(last, Exception):
             return last
         if time.monotonic() > until:
             raise AssertionError(f"not within {deadline_s} s: {what}: {last!r}")
