@@ -71,6 +71,9 @@ class Program:
                 start_new_session=True,
             )
         assert self.process.stdout is not None
+        # a shell that waits for the end of a pipe from here: the program does not outlive the tests, however they end
+        guard = ["sh", "-c", 'read -r _; kill -9 -"$0"', str(self.process.pid)]
+        self._guard = subprocess.Popen(guard, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
         self._reader = threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True)
         self._reader.start()
         return self
@@ -112,6 +115,7 @@ class Program:
         if not self.process.stdin.closed:
             self.process.stdin.close()
         code = self.process.wait(timeout_s)
+        self._guard.communicate()
         self._reader.join(timeout_s)
         self.process.stdout.close()
         return code

@@ -11,5 +11,13 @@ def handle(message: nsq.Message) -> bool:
 
 
 topic, channel, *lookupds = sys.argv[1:]
-nsq.Reader(topic, channel, handle, lookupd_http_addresses=lookupds, lookupd_poll_interval=1, max_in_flight=200)
+nsq.Reader(
+    topic,
+    channel,
+    handle,
+    lookupd_http_addresses=lookupds,
+    lookupd_poll_interval=1,
+    max_in_flight=200,
+    heartbeat_interval=1,
+)
 nsq.run()
