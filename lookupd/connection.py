@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, cast
@@ -51,8 +50,6 @@ class Connection(asyncio.Protocol):
         self._peer = _format_peer(transport.get_extra_info("peername"))
         self._session = Session(self._peer, self._db, self._identity)
         self._connections.add(self)
-        # A node that vanished without a FIN would otherwise keep its connection for ever: there is no read deadline.
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._abort_in(_MAGIC_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -12,6 +12,10 @@ from pynsqd.wire.errors import StartupError
 
 # Short connections come in crowds (a PHP request each); the kernel caps this at somaxconn.
 _BACKLOG = 4096
+# As Go's listeners: a peer that vanished without a word is noticed after some two and a half minutes, also where no
+# heartbeat or timeout would. The kernel's own figures make it two hours.
+_KEEPALIVE_S = 15
+_KEEPALIVE_PROBES = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +53,20 @@ async def listen(address: str, factory: Callable[[], asyncio.BaseProtocol]) -> L
         raise StartupError(f"listen ({address}) failed - {error.strerror or error}") from None
     except UnicodeError:  # what the resolver says to a name that cannot be one
         raise StartupError(f"listen ({address}) failed - invalid host name") from None
+    _keep_alive(server)
     bound = server.sockets[0].getsockname()
     shown = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
     return Listener(server, shown, bound[1])
+
+
+def _keep_alive(server: asyncio.Server) -> None:
+    """Have the kernel ask silent peers whether they are there; accepted sockets inherit it."""
+    for listening in server.sockets:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE"):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_S)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_S)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
 
 
 def _resolve(host: str) -> str:

@@ -64,6 +64,22 @@ async def test_no_host_is_every_address() -> None:
     listener.server.close()
 
 
+async def test_a_peer_that_vanished_is_noticed() -> None:
+    """What is accepted has Go's keep-alive: 9 probes, 15 s apart, after 15 s of silence."""
+    accepted = asyncio.get_running_loop().create_future()
+
+    class Watcher(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            own = transport.get_extra_info("socket")
+            on = own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            options = socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT
+            accepted.set_result([on, *(own.getsockopt(socket.IPPROTO_TCP, option) for option in options)])
+            transport.close()
+
+    assert await greeting(await listen("127.0.0.1:0", Watcher)) == b""
+    assert await accepted == [1, 15, 15, 9]
+
+
 async def test_port_in_use_is_told_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
