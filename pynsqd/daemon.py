@@ -13,9 +13,10 @@ import anyio
 
 from pynsqd.core.broker import Broker
 from pynsqd.httpapi.app import Node, general_path
-from pynsqd.httpapi.ingest import Ingest
+from pynsqd.httpapi.ingest import TOO_MANY_CONNECTIONS, Ingest
 from pynsqd.lookup_peer import LookupPeers
 from pynsqd.net.connection import Connection
+from pynsqd.net.door import Door
 from pynsqd.net.persistence import Persistence
 from pynsqd.net.turn import Turn
 from pynsqd.options import Options, TlsRequired
@@ -28,6 +29,7 @@ from pynsqd.runtime.version import build_info
 from pynsqd.storage.checkpoint import Checkpoint
 from pynsqd.storage.dirlock import DirLock
 from pynsqd.storage.topic_log import LogStore
+from pynsqd.wire import encoder
 from pynsqd.wire.constants import NSQ_VERSION
 from pynsqd.wire.errors import StartupError, StorageError
 
@@ -88,10 +90,13 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         stack.callback(checkpoint.close)
         persistence = Persistence(broker, checkpoint, log, turn.schedule, registry.save)
         turn.after_turn = persistence.after_turn
-        ingest = Ingest(turn, options)
+        most = options.max_connections
+        too_many = encoder.error(f"E_TOO_MANY_CONNECTIONS connections exceed limit of {most}".encode())
+        door = Door("TCP", most, too_many, log.warning)
+        ingest = Ingest(turn, options, Door("HTTP", most, TOO_MANY_CONNECTIONS, log.warning))
         stack.callback(ingest.close)
 
-        tcp = await listen(options.tcp_address, lambda: Connection(turn))
+        tcp = await listen(options.tcp_address, lambda: Connection(turn, door))
         stack.callback(tcp.server.close)
         http = None
         if options.http_address:

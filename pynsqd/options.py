@@ -269,6 +269,27 @@ class Options:
     max_channel_consumers: int = option(
         INTEGER, "max-channel-consumers", 0, "consumers a channel may have; 0 for any number", unit="connections"
     )
+    max_connections: int = option(
+        INTEGER,
+        "max-connections",
+        0,
+        "connections at a time, TCP and HTTP counted apart; 0 for any number",
+        unit="connections",
+    )
+    max_topics: int = option(
+        INTEGER,
+        "max-topics",
+        0,
+        "topics there may be; 0 for any number",
+        unit="topics",
+    )
+    max_channels: int = option(
+        INTEGER,
+        "max-channels",
+        0,
+        "channels a topic may have; 0 for any number",
+        unit="channels",
+    )
 
     statsd_address: str = option(
         STRING, "statsd-address", "", "UDP address of a statsd daemon; empty for none", unit="address"

@@ -16,7 +16,7 @@ from pynsqd.core.topic import Topic
 from pynsqd.lookup_peer import LookupPeers
 from pynsqd.net.turn import Turn
 from pynsqd.storage import metadata
-from pynsqd.wire.errors import StartupError, StorageError
+from pynsqd.wire.errors import LimitReached, StartupError, StorageError
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -63,7 +63,7 @@ class Registry:
         if kept.paused:
             topic.pause()
         for one in kept.channels:
-            channel = topic.channel(one.name)
+            channel = topic.open_channel(one.name)
             if one.paused:
                 channel.pause()
         restore(topic, state)
@@ -123,6 +123,8 @@ class Registry:
             for name in await peers.channels(topic.name):
                 if self._broker.find_topic(topic.name) is topic:
                     topic.channel(name)
+        except LimitReached as error:
+            self._log.warning("not all channels that lookupd knows", topic=topic.name, error=str(error))
         finally:
             topic.release()
             if self._turn is not None:

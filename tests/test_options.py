@@ -85,7 +85,15 @@ def test_a_flag_of_nsqd_has_its_key_and_default(flag: str, key: str, default: ob
 
 
 def test_there_are_no_other_flags() -> None:
-    ours = ["log-format", "durability", "checkpoint-interval", "mem-queue-bytes"]
+    ours = [
+        "log-format",
+        "durability",
+        "checkpoint-interval",
+        "mem-queue-bytes",
+        "max-connections",
+        "max-topics",
+        "max-channels",
+    ]
     assert {each.name for each in flags_of(Options)} == {
         *(flag for flag, _, _ in NSQD),
         *WITHOUT_FIXED_DEFAULT,

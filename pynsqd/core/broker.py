@@ -11,7 +11,7 @@ from pynsqd.core.stats import BrokerStats, StorageStats
 from pynsqd.core.timers import Timers
 from pynsqd.core.topic import Topic
 from pynsqd.options import Options
-from pynsqd.wire.errors import StorageError
+from pynsqd.wire.errors import LimitReached, StorageError
 from pynsqd.wire.identify import Limits
 from pynsqd.wire.names import is_ephemeral
 
@@ -74,9 +74,12 @@ class Broker:
     # -- topics --------------------------------------------------------------------------------------------------
 
     def topic(self, name: str) -> Topic:
-        """Return the topic of that (valid) name, a new one if there is none. Raises StorageError."""
+        """Return the topic of that (valid) name, a new one if there is none. Raises StorageError, LimitReached."""
         topic = self.topics.get(name)
         if topic is None:
+            limit = self.options.max_topics
+            if limit and len(self.topics) >= limit:
+                raise LimitReached("TOO_MANY_TOPICS", f"topics exceed limit of {limit}")
             topic = self.open_topic(name, self.options.durability)
             self.note("topic_created", name, "")
         return topic

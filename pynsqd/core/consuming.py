@@ -7,7 +7,15 @@ from pynsqd.core.publishing import find_topic, topic_name
 from pynsqd.core.transitions import CLOSING, SUBSCRIBED
 from pynsqd.wire import encoder
 from pynsqd.wire.constants import ID_LENGTH
-from pynsqd.wire.errors import E_BAD_CHANNEL, E_SUB_FAILED, ClientError, FatalClientError, StorageError, invalid
+from pynsqd.wire.errors import (
+    E_BAD_CHANNEL,
+    E_SUB_FAILED,
+    ClientError,
+    FatalClientError,
+    LimitReached,
+    StorageError,
+    invalid,
+)
 from pynsqd.wire.names import is_valid_name
 from pynsqd.wire.numbers import ms_to_ns, parse_uint64, signed64
 from pynsqd.wire.quote import quote, text
@@ -28,7 +36,10 @@ def sub(session: "Session", params: list[bytes], now_ns: int) -> None:
     if not is_valid_name(channel_name):
         raise FatalClientError(E_BAD_CHANNEL, f"SUB channel name {quote(params[2])} is not valid")
     # A refused SUB leaves topic and channel behind, as in nsqd.
-    channel = find_topic(session, topic, "SUB").channel(channel_name)
+    try:
+        channel = find_topic(session, topic, "SUB").channel(channel_name)
+    except LimitReached as error:
+        raise FatalClientError(E_SUB_FAILED, f"SUB failed {error}") from None
     limit = session.broker.options.max_channel_consumers
     if limit and len(channel.consumers) >= limit:
         what = f"SUB failed consumers for {topic}:{channel_name} exceeds limit of {limit}"

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 from pynsqd.core import bodies
 from pynsqd.wire import encoder
 from pynsqd.wire.decoder import BadMessageSize, BatchOverrun
-from pynsqd.wire.errors import E_BAD_BODY, E_BAD_MESSAGE, E_BAD_TOPIC, FatalClientError, StorageError, invalid
+from pynsqd.wire.errors import (
+    E_BAD_BODY,
+    E_BAD_MESSAGE,
+    E_BAD_TOPIC,
+    FatalClientError,
+    LimitReached,
+    StorageError,
+    invalid,
+)
 from pynsqd.wire.names import is_valid_name
 from pynsqd.wire.numbers import ms_to_ns, parse_uint64
 from pynsqd.wire.quote import quote, text
@@ -125,5 +133,5 @@ def find_topic(session: "Session", name: str, verb: str) -> "Topic":
     """Return the topic, a new one if there is none. Raises FatalClientError if it cannot be created."""
     try:
         return session.broker.topic(name)
-    except StorageError as error:
+    except (StorageError, LimitReached) as error:
         raise FatalClientError(f"E_{verb}_FAILED", f"{verb} failed {error}") from None

@@ -11,7 +11,7 @@ from pynsqd.core.log import DEFERRED_BIT, FSYNC, MEMORY, DeferredStore, TopicLog
 from pynsqd.core.publisher import Pending, Publisher
 from pynsqd.wire.constants import MESSAGE_HEADER
 from pynsqd.wire.encoder import message_frames
-from pynsqd.wire.errors import StorageError
+from pynsqd.wire.errors import LimitReached, StorageError
 from pynsqd.wire.names import is_ephemeral
 
 if TYPE_CHECKING:
@@ -251,7 +251,14 @@ class Topic:
     # -- channels ------------------------------------------------------------------------------------------------
 
     def channel(self, name: str) -> Channel:
-        """Return the channel of that name, a new one if there is none."""
+        """Return the channel of that name, a new one if there is none. Raises LimitReached."""
+        limit = self._broker.options.max_channels
+        if limit and len(self.channels) >= limit and name not in self.channels:
+            raise LimitReached("TOO_MANY_CHANNELS", f"channels of {self.name} exceed limit of {limit}")
+        return self.open_channel(name)
+
+    def open_channel(self, name: str) -> Channel:
+        """Return the channel of that name, a new one if there is none, however many there are."""
         channel = self.channels.get(name)
         if channel is None:
             channel = self.channels[name] = Channel(self, name, self._broker, self._broker.now_ns)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pynsqd.core.publisher import Failure
+    from pynsqd.net.door import Door
     from pynsqd.net.turn import Turn
     from pynsqd.options import Options
     from pynsqd.wire.errors import StorageError
@@ -41,6 +42,12 @@ _STYLES: Final = (
     ("HTTP/1.1", "Connection: close\r\n"),
     ("HTTP/1.0", "Connection: keep-alive\r\n"),
     ("HTTP/1.0", ""),
+)
+# What is said to a connection that is one too many.
+TOO_MANY_CONNECTIONS: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
+    b"Content-Type: application/json; charset=utf-8\r\nX-Nsq-Content-Type: nsq; version=1.0\r\n"
+    b'Content-Length: 34\r\n\r\n{"message":"TOO_MANY_CONNECTIONS"}'
 )
 _REASONS: Final = {
     200: "OK",
@@ -145,6 +152,11 @@ def read_head(raw: bytes, options: Options) -> Head | None:
 class GeneralPath(Protocol):
     """Who answers what the ingest does not."""
 
+    @property
+    def connections(self) -> Sequence[object]:
+        """The connections that were taken over."""
+        ...
+
     def __call__(self) -> asyncio.Protocol:
         """Make the protocol that takes a connection over."""
         ...
@@ -161,8 +173,9 @@ class Ingest:
     come before (the general path's imports take a quarter of a second) wait for it.
     """
 
-    def __init__(self, turn: Turn, options: Options) -> None:
+    def __init__(self, turn: Turn, options: Options, door: Door) -> None:
         self.turn = turn
+        self.door = door
         self.options = options
         self.general: GeneralPath | None = None
         self.parked: list[IngestConnection] = []
@@ -178,6 +191,11 @@ class Ingest:
         if self._clock is None:
             self._start_second()
         return IngestConnection(self)
+
+    @property
+    def open_now(self) -> int:
+        """How many connections there are, those that were handed over too."""
+        return len(self.connections) + (len(self.general.connections) if self.general is not None else 0)
 
     def serve_general(self, general: GeneralPath) -> None:
         """Hand what is not answered in place to ``general``: from now on, and what has waited."""
@@ -252,8 +270,11 @@ class IngestConnection(asyncio.Protocol):
         self._stuck = False  # the client does not take its answers
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to be swept."""
+        """Begin to be swept, if there is room for one more."""
         self._transport = cast(asyncio.Transport, transport)
+        door = self._ingest.door
+        if door.limit and door.refuses(self._transport, self._ingest.open_now):
+            return
         self._ingest.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -8,7 +8,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from pynsqd.runtime.http import HttpError, Reply, argument, failure, parse_query, plain
-from pynsqd.wire.errors import StorageError
+from pynsqd.wire.errors import LimitReached, StorageError
 from pynsqd.wire.names import is_valid_name
 
 if TYPE_CHECKING:
@@ -128,6 +128,8 @@ def publish(broker: Broker, target: Target, body: bytes, publisher: Publisher, o
         return failure(error.status, error.text)
     except StorageError:
         return failure(503, STORAGE_FAILED)
+    except LimitReached as error:
+        return failure(503, error.code)
     return None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pynsqd.core.log import FSYNC, LOG, MEMORY
 from pynsqd.httpapi.publish import STORAGE_FAILED, topic_name
 from pynsqd.runtime.http import HttpError, HttpRequest, Reply, Router, argument, v1, valid_name
-from pynsqd.wire.errors import StorageError
+from pynsqd.wire.errors import LimitReached, StorageError
 
 if TYPE_CHECKING:
     from pynsqd.core.channel import Channel
@@ -51,6 +51,8 @@ class TopicsApi:
                 topic.set_durability(durability)
         except StorageError:
             raise HttpError(503, STORAGE_FAILED) from None
+        except LimitReached as error:
+            raise HttpError(503, error.code) from None
         return await self._done()
 
     async def delete_topic(self, request: HttpRequest) -> Reply:
@@ -76,7 +78,10 @@ class TopicsApi:
     async def create_channel(self, request: HttpRequest) -> Reply:
         """Create a channel of an existing topic; it may exist already."""
         topic, name = self._names(request)
-        topic.channel(name)
+        try:
+            topic.channel(name)
+        except LimitReached as error:
+            raise HttpError(503, error.code) from None
         return await self._done()
 
     async def delete_channel(self, request: HttpRequest) -> Reply:

@@ -4,6 +4,7 @@ import asyncio
 from typing import cast
 
 from pynsqd.core.session import Session
+from pynsqd.net.door import Door
 from pynsqd.net.turn import Turn
 
 # Above this many unwritten bytes the peer is slow and gets no more messages until it has read most of them.
@@ -16,17 +17,20 @@ _LINGER_S = 5.0
 class Connection(asyncio.BufferedProtocol):
     """Feeds a session and writes what it has to say at the end of the turn."""
 
-    __slots__ = ("_session", "_transport", "_turn")
+    __slots__ = ("_door", "_session", "_transport", "_turn")
 
     _session: Session
     _transport: asyncio.Transport
 
-    def __init__(self, turn: Turn) -> None:
+    def __init__(self, turn: Turn, door: Door) -> None:
         self._turn = turn
+        self._door = door
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Start the session."""
+        """Start the session, if there is room for one more."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
+        if self._door.refuses(self._transport, len(self._turn.broker.sessions)):
+            return
         self._transport.set_write_buffer_limits(high=_HIGH_WATER)
         self._session = self._turn.broker.session(self, remote_address(self._transport), self._turn.now_ns())
         self._turn.schedule()

@@ -47,5 +47,13 @@ class StorageError(NsqError):
     """The log or the metadata could not be read or written; the text names the file and the cause."""
 
 
+class LimitReached(NsqError):
+    """There may be no more of something, as an option says; the text is for V2 clients, ``code`` for HTTP."""
+
+    def __init__(self, code: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
 class StartupError(NsqError):
     """The daemon cannot start; the text is one line for the operator."""

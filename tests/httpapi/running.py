@@ -13,7 +13,8 @@ import structlog
 from pynsqd.core.broker import Broker
 from pynsqd.core.changes import Change
 from pynsqd.httpapi.app import Node, general_path
-from pynsqd.httpapi.ingest import Ingest
+from pynsqd.httpapi.ingest import TOO_MANY_CONNECTIONS, Ingest
+from pynsqd.net.door import Door
 from pynsqd.net.turn import Turn
 from pynsqd.options import Options
 from pynsqd.runtime.kinds import LogLevel
@@ -88,7 +89,7 @@ async def running_node(options: Options | None = None, *, general: bool = True) 
     storage, logs, peers, changes = FailingLogs(), Logs(), Peers(), list[Change]()
     broker = Broker(options, storage, monotonic_ns(), time_ns())
     turn = Turn(broker, changes.extend)
-    ingest = Ingest(turn, options)
+    ingest = Ingest(turn, options, Door("HTTP", options.max_connections, TOO_MANY_CONNECTIONS, logs.logger.warning))
     server = await asyncio.get_running_loop().create_server(ingest.connection, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     node = Node(turn, options, logs, peers, tcp_port=4150, http_port=port)

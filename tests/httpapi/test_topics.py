@@ -5,7 +5,8 @@ import json
 import pytest
 
 from pynsqd.core.changes import Change
-from tests.httpapi.running import RunningNode
+from pynsqd.options import Options
+from tests.httpapi.running import RunningNode, running_node
 
 
 async def ok(node: RunningNode, line: str) -> None:
@@ -121,3 +122,23 @@ async def test_durability(node: RunningNode) -> None:
     answer = await node.ask("POST /topic/create?topic=u&durability=more")
     assert (answer.status, json.loads(answer.body)) == (400, {"message": "INVALID_DURABILITY"})
     assert list(node.broker.topics) == ["t"]
+
+
+async def test_limits() -> None:
+    """--max-topics and --max-channels refuse what is new; what is there goes on."""
+    async with running_node(Options(max_topics=1, max_channels=1)) as node:
+        await ok(node, "/topic/create?topic=t")
+        await ok(node, "/channel/create?topic=t&channel=c")
+        for line, message in (
+            ("/topic/create?topic=u", "TOO_MANY_TOPICS"),
+            ("/pub?topic=u", "TOO_MANY_TOPICS"),
+            ("/mpub?topic=u", "TOO_MANY_TOPICS"),
+            ("/%70ub?topic=u", "TOO_MANY_TOPICS"),
+            ("/channel/create?topic=t&channel=d", "TOO_MANY_CHANNELS"),
+        ):
+            answer = await node.ask(f"POST {line}", b"x")
+            assert (answer.status, json.loads(answer.body)) == (503, {"message": message})
+        await ok(node, "/topic/create?topic=t")
+        await ok(node, "/channel/create?topic=t&channel=c")
+        await ok(node, "/topic/delete?topic=t")
+        await ok(node, "/topic/create?topic=u")
