@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
 
 DEFAULT_HEARTBEAT_NS: Final = 30_000_000_000
+# How long half a command, or output that is not read, may stand where there are no heartbeats to say so.
+_PATIENCE_NS: Final = 60_000_000_000
 _DEFAULT_OUTPUT_BUFFER: Final = 16384
 
 # Takes the body of a command: the session, the body, the time in ns.
@@ -145,9 +147,12 @@ class Session:
         except FatalClientError as error:
             self.fail(error)
             return
-        if done:
+        interval_ns = self.identity.heartbeat_interval_ns
+        if not interval_ns:
+            self._limit_half_a_command(done, now_ns)
+        elif done:
             # nsqd sets its deadline before each line, so only a whole command moves it.
-            self._read_due_ns = now_ns + 2 * self.identity.heartbeat_interval_ns
+            self._read_due_ns = now_ns + 2 * interval_ns
 
     def eof(self) -> None:
         """The peer will send no more: a body that is cut short is answered, then the connection ends."""
@@ -319,6 +324,8 @@ class Session:
     def pause_writing(self, now_ns: int) -> None:
         """The peer does not read what was written: send it no messages until it does."""
         self._unread_since_ns = now_ns
+        if not self.identity.heartbeat_interval_ns:
+            self.broker.timers.schedule(self._timer, now_ns + _PATIENCE_NS)
         if self.consumer is not None:
             self.consumer.block()
 
@@ -334,18 +341,40 @@ class Session:
         """Count heartbeats and the read deadline from now (PROTOCOL 1.8)."""
         interval_ns = self.identity.heartbeat_interval_ns
         if not interval_ns:
+            self._read_due_ns = 0
             return
         self._heartbeat_due_ns = now_ns + interval_ns if self._magic else 0
         self._read_due_ns = now_ns + 2 * interval_ns
         self.broker.timers.schedule(self._timer, self._next_due_ns())
+
+    def _limit_half_a_command(self, done: bool, now_ns: int) -> None:
+        """Without heartbeats there is no deadline, but for the rest of a command that has begun."""
+        if self.body_of is None and not self.decoder:
+            self._read_due_ns = 0
+        elif done or not self._read_due_ns:
+            self._read_due_ns = now_ns + _PATIENCE_NS
+            self.broker.timers.schedule(self._timer, self._read_due_ns)
+
+    def _without_heartbeats(self, now_ns: int) -> int:
+        """Do what is due, and return what is next, for a client that wants no heartbeats."""
+        unread_due_ns = self._unread_since_ns + _PATIENCE_NS if self._unread_since_ns else 0
+        if unread_due_ns and now_ns >= unread_due_ns:
+            self.close()
+        elif self._read_due_ns and now_ns >= self._read_due_ns:
+            self._cut_short()
+        else:
+            return min(filter(None, (unread_due_ns, self._read_due_ns)), default=0)
+        return 0
 
     def _next_due_ns(self) -> int:
         return min(self._heartbeat_due_ns or self._read_due_ns, self._read_due_ns)
 
     def _on_timer(self, now_ns: int) -> int:
         interval_ns = self.identity.heartbeat_interval_ns
-        if not interval_ns or self.closing:
+        if self.closing:
             return 0
+        if not interval_ns:
+            return self._without_heartbeats(now_ns)
         if self._unread_since_ns and now_ns - self._unread_since_ns >= interval_ns:
             self.close()
             return 0

@@ -10,6 +10,10 @@ from pynsqd.net.turn import Turn
 # Above this many unwritten bytes the peer is slow and gets no more messages until it has read most of them.
 _HIGH_WATER = 1 << 18
 
+# Above this it is not listened to either, since what it says makes for replies; looked at so often.
+_MOST_UNREAD = 1 << 20
+_LOOK_AGAIN_S = 0.05
+
 # How long a peer may take to read what was written before a close.
 _LINGER_S = 5.0
 
@@ -17,7 +21,7 @@ _LINGER_S = 5.0
 class Connection(asyncio.BufferedProtocol):
     """Feeds a session and writes what it has to say at the end of the turn."""
 
-    __slots__ = ("_door", "_session", "_transport", "_turn")
+    __slots__ = ("_door", "_session", "_stuck", "_transport", "_turn")
 
     _session: Session
     _transport: asyncio.Transport
@@ -25,6 +29,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, turn: Turn, door: Door) -> None:
         self._turn = turn
         self._door = door
+        self._stuck = False  # the peer does not read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the session, if there is room for one more."""
@@ -67,10 +72,22 @@ class Connection(asyncio.BufferedProtocol):
 
     def pause_writing(self) -> None:
         """The peer does not keep up."""
+        self._stuck = True
         self._session.pause_writing(self._turn.now_ns())
+        self._limit_unread()
+
+    def _limit_unread(self) -> None:
+        if not self._stuck or self._transport.is_closing():
+            return
+        if self._transport.get_write_buffer_size() > _MOST_UNREAD:
+            self._transport.pause_reading()
+        else:
+            self._turn.later(_LOOK_AGAIN_S, self._limit_unread)
 
     def resume_writing(self) -> None:
         """The peer has read most of what was waiting."""
+        self._stuck = False
+        self._transport.resume_reading()
         self._session.resume_writing()
         self._turn.schedule()
 

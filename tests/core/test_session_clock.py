@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.session_wire import HEARTBEAT, MS, OK, Client, Node, S, command, error, identify_command
+from tests.support.wire import Frame
 
 
 def _identified(interval_ms: int) -> Client:
@@ -78,13 +79,46 @@ def test_heartbeats_missed_are_not_made_up_for() -> None:
     assert client.take() == [HEARTBEAT]
 
 
-def test_off_means_no_heartbeat_and_no_deadline() -> None:
+def test_off_means_no_heartbeat_and_no_deadline_between_commands() -> None:
     client = _identified(-1)
     client.node.advance(s=3600)
     assert client.take() == []
-    assert not client.closed
     assert client.ask(command(b"PUB t", b"x")) == [OK]
-    client.send(b"PUB t\n\0\0\0\x05")
+    client.node.advance(s=3600)
+    assert client.ask(command(b"PUB t", b"x")) == [OK]
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ([b"PUB t\n\0\0\0\x05", b"ab", b"c"], [error("E_BAD_MESSAGE PUB failed to read message body")]),
+        ([b"PUB t", b"o"], []),
+        ([b"MPUB t\n", b"\0"], [error("E_BAD_BODY MPUB failed to read body size")]),
+        ([b"NOP\nNO", b"P"], []),
+    ],
+)
+def test_off_leaves_a_deadline_for_the_rest_of_a_command(parts: list[bytes], told: list[Frame]) -> None:
+    """However slowly its bytes come; and the next command has a deadline of its own."""
+    client = _identified(-1)
+    for part in parts:
+        client.send(part)
+        client.node.advance(s=15)
+    assert client.take() == []
+    client.node.advance(ns=60 * S - 15 * S * len(parts) - 1)
+    assert not client.closed
+    client.node.advance(ns=1)
+    assert client.take() == told
+    assert client.closed
+
+
+def test_off_and_a_slow_client_that_finishes_its_commands() -> None:
+    client = _identified(-1)
+    for _ in range(5):
+        for part in (b"PUB t\n\0\0", b"\0\x01", b"x"):
+            client.node.advance(s=25)
+            client.send(part)
+        client.node.turn()
+        assert client.take() == [OK]
     client.node.advance(s=3600)
     assert not client.closed
 
@@ -248,11 +282,19 @@ def test_no_heartbeat_is_piled_on_top_of_what_is_not_read() -> None:
     assert client.take() == [HEARTBEAT]
 
 
-def test_without_heartbeats_there_is_no_write_deadline() -> None:
+def test_without_heartbeats_there_is_a_write_deadline_too() -> None:
     client = _identified(-1)
-    client.session.pause_writing(client.node.now_ns)
-    client.node.advance(s=1000)
+    for _ in range(3):
+        client.session.pause_writing(client.node.now_ns)
+        client.node.advance(s=59)
+        client.session.resume_writing()
+        client.node.advance(s=30)
     assert not client.closed
+    client.session.pause_writing(client.node.now_ns)
+    client.node.advance(ns=60 * S - 1)
+    assert not client.closed
+    client.node.advance(ns=1)
+    assert client.closed
 
 
 def test_a_closed_session_wakes_nobody() -> None:
