@@ -17,7 +17,7 @@ function nsq_publish(string $topic, string $body, int $deferMs = 0, string $url 
         $request = curl_init("$url/pub?$query");
         curl_setopt_array($request, [
             CURLOPT_POSTFIELDS => $body,
-            // an empty Expect: curl would wait for a "100 Continue" before it sends a long body
+            // an empty Expect, or curl waits for a "100 Continue" before a long body; for older ones that is 1 kB
             CURLOPT_HTTPHEADER => ['Content-Type: application/octet-stream', 'Expect:'],
             CURLOPT_RETURNTRANSFER => true,
             CURLOPT_CONNECTTIMEOUT_MS => 1000,

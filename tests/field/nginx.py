@@ -37,7 +37,7 @@ class Nginx(Program):
         addresses = {_LISTEN: self.address, **dict(zip(_NODES, nodes, strict=True)), _LOG: str(self.log)}
         deploy(folder, addresses | dict(edits or {}))
         conf = folder / "nginx-alone.conf"
-        command = [need("nginx"), "-e", "stderr", "-p", folder, "-c", conf, "-g", "daemon off;"]
+        command = [need("nginx"), "-e", "stderr", "-p", folder, "-c", conf]
         super().__init__(command, folder / "stderr")
 
     def __enter__(self) -> "Nginx":

@@ -66,10 +66,9 @@ class Load:
         lines = [line for program in self._cli for line in list(program.lines) if not line.startswith("accepted ")]
         return lines + list(self._visitors.failed)
 
-    def longest_pause_s(self) -> float:
-        """Return the longest time in which no php-cli publisher was answered."""
-        at_ns = sorted(moment for program in self._cli for moment in program.at_ns)
-        return max(later - earlier for earlier, later in pairwise(at_ns)) / 1e9
+    def longest_wait_s(self) -> float:
+        """Return the longest time that a php-cli publisher took for a message, with its pause."""
+        return max(later - earlier for program in self._cli for earlier, later in pairwise(program.at_ns)) / 1e9
 
     def await_more(self, count: int = 300) -> None:
         """Wait until so many more are accepted."""
@@ -113,8 +112,8 @@ def test_nothing_accepted_is_lost(tmp_path: Path) -> None:
         load.await_more()
 
         node = cluster.nodes[0]
-        for channel in running:  # it is killed with messages that wait
-            post(f"http://{at(node.http)}/channel/pause", topic=TOPIC, channel=channel)
+        # it is killed with messages that wait on one channel, and others in flight on the other
+        post(f"http://{at(node.http)}/channel/pause", topic=TOPIC, channel="pynsq")
         load.await_more()
         node.kill()
         load.await_more()
@@ -125,9 +124,7 @@ def test_nothing_accepted_is_lost(tmp_path: Path) -> None:
         figures["... until nginx uses it again, s"] = time.monotonic() - start_s
         await_consumers(node, ["go-nsq"])
         figures["... until go-nsq is back, s"] = time.monotonic() - start_s
-        figures["... with so many messages waiting"] = channel_of(at(node.http), TOPIC, "go-nsq")["depth"]
-        for channel in running:
-            post(f"http://{at(node.http)}/channel/unpause", topic=TOPIC, channel=channel)
+        post(f"http://{at(node.http)}/channel/unpause", topic=TOPIC, channel="pynsq")
 
         lookupd = cluster.lookupds[0]
         lookupd.kill()
@@ -158,7 +155,7 @@ def test_nothing_accepted_is_lost(tmp_path: Path) -> None:
             "failed in spite of the retry": len(load.failed()),
             "not taken by the first node asked": len(nginx.unusual()),
             "of them sent on when a node may have had them": len(sent_again(nginx)),
-            "longest time without an answer to php-cli, s": load.longest_pause_s(),
+            "longest publish, with the pause before it, s": load.longest_wait_s(),
             **{f"more than once on {name}": more_than_once(each.lines) for name, each in running.items()},
         }
     print(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.field.cluster import Cluster
@@ -88,7 +89,11 @@ def test_php_cli_publishes_with_a_connection_to_a_node_each(cluster: Cluster, tm
 
 
 def test_php_cli_publishes_without_nginx(cluster: Cluster, tmp_path: Path) -> None:
+    node = psutil.Process(cluster.nodes[0].pid)
+    before = node.num_fds()
     check_php_cli(cluster, tmp_path, f"http://{cluster.node_addresses[0]}", "no-nginx")
+    few = 5  # the log of the topic, a question to lookupd
+    wait_until(lambda: node.num_fds() <= before + few, "no connection is left behind")
 
 
 def test_php_fpm_publishes(cluster: Cluster, nginx: Nginx, tmp_path: Path) -> None:
