@@ -35,6 +35,11 @@ def pub(topic: str, body: bytes) -> bytes:
     return f"PUB {topic}\n".encode() + sized(body)
 
 
+def dpub(topic: str, delay_ms: int, body: bytes) -> bytes:
+    """One DPUB."""
+    return f"DPUB {topic} {delay_ms}\n".encode() + sized(body)
+
+
 def mpub(topic: str, bodies: Sequence[bytes]) -> bytes:
     """One MPUB."""
     batch = struct.pack(">i", len(bodies)) + b"".join(map(sized, bodies))
@@ -103,6 +108,14 @@ class Consumer:
         ids = [id_ for (id_,) in self._ids.iter_unpack(frames)]
         if ids:
             self.connection.sendall(b"FIN " + b"\nFIN ".join(ids) + b"\n")
+        return len(ids)
+
+    def requeue(self, frames: memoryview, delay_ms: int) -> int:
+        """Requeues what `take` gave; returns how many messages it was."""
+        ids = [id_ for (id_,) in self._ids.iter_unpack(frames)]
+        if ids:
+            delay = b" %d\n" % delay_ms
+            self.connection.sendall(b"REQ " + (delay + b"REQ ").join(ids) + delay)
         return len(ids)
 
 
