@@ -4,23 +4,21 @@ One consumer with RDY 2500 is there from the start. A message that comes before 
 """
 
 import socket
-import struct
 import time
 
 from load.broker import Broker
 from load.command import main
 from load.failed import Failed
+from load.open_loop import DUE, consume_latencies
 from load.percentile import percentile_ms
 from load.processes import Start, run
 from load.row import NSQD_IN_MEMORY, Figures, Row
-from load.wire import BODY, HEAD_SIZE, OK, Consumer, connect, dpub, send_ready, subscribe
+from load.wire import BODY, IDENTIFY, OK, connect, dpub
 
 MESSAGES = 30_000
 IN_FLIGHT = 100
 DUE_IN_NS = 4_000_000_000
 MS_NS = 1_000_000
-DUE = struct.Struct(">q")
-DUE_IN_FRAME = struct.Struct(f">{HEAD_SIZE}xq{len(BODY) - DUE.size}x")
 
 
 def measure(broker: Broker) -> Figures:
@@ -42,19 +40,7 @@ def measure(broker: Broker) -> Figures:
                 raise Failed(f"the DPUBs took {took_s:.1f} s: they were not all due at one moment")
             return took_s
 
-        def consume(start: Start) -> list[int]:
-            connection = subscribe(broker.tcp, topic, "channel")
-            consumer = Consumer(connection)
-            start()
-            send_ready(connection)
-            late_ns: list[int] = []
-            while len(late_ns) < MESSAGES:
-                frames = consumer.take()
-                now_ns = time.monotonic_ns()
-                late_ns += [now_ns - due_ns for (due_ns,) in DUE_IN_FRAME.iter_unpack(frames)]
-                consumer.finish(frames)
-            return late_ns
-
+        consume = consume_latencies(broker, topic, "channel", MESSAGES, IDENTIFY)
         done = run(broker, publish, consume)
     published_s, late_ns = done.results
     if min(late_ns) < 0:

@@ -9,12 +9,12 @@ from itertools import cycle, islice
 
 from load.broker import Broker
 from load.command import main
+from load.open_loop import UNBUFFERED
 from load.processes import Start, run
 from load.row import Figures, Row
 from load.wire import BODY, Consumer, connect, drain, expect_ok, mpub, pub, subscribe
 
 TOPICS = 1_000
-UNBUFFERED = b'{"client_id":"bench","heartbeat_interval":60000,"output_buffer_size":-1}'
 
 
 def measure(broker: Broker) -> Figures:

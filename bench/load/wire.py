@@ -5,6 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
+import time
 from collections.abc import Sequence
 from typing import Any, Final, Protocol, TypeVar
 
@@ -129,15 +130,17 @@ class Takes(Protocol[T]):
     def finish(self, taken: T, /) -> int: ...
 
 
-def drain(consumers: Sequence[Takes[Any]], messages: int, ready: int = RDY) -> list[int]:
-    """Opens every window, then takes and finishes until `messages` have come in all; returns how many each one took."""
+def drain(consumers: Sequence[Takes[Any]], messages: int, ready: int = RDY, limit_s: float = float("inf")) -> list[int]:
+    """Opens every window, then takes and finishes until `messages` have come in all or the time is over; returns how
+    many each one took."""
     taken = dict.fromkeys((consumer.connection.fileno() for consumer in consumers), 0)
     by_descriptor = {consumer.connection.fileno(): consumer for consumer in consumers}
     poller = select.epoll()
     for consumer in consumers:
         poller.register(consumer.connection, select.EPOLLIN)
         send_ready(consumer.connection, ready)
-    while messages > 0:
+    end_s = time.monotonic() + limit_s
+    while messages > 0 and time.monotonic() < end_s:
         for descriptor, _ in poller.poll():
             consumer = by_descriptor[descriptor]
             finished = consumer.finish(consumer.take())
