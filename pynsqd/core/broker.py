@@ -11,7 +11,7 @@ from pynsqd.core.stats import BrokerStats, StorageStats
 from pynsqd.core.timers import Timers
 from pynsqd.core.topic import Topic
 from pynsqd.options import Options
-from pynsqd.wire.errors import LimitReached, StorageError
+from pynsqd.wire.errors import LimitReached, StartupError, StorageError
 from pynsqd.wire.identify import Limits
 from pynsqd.wire.names import is_ephemeral
 
@@ -91,7 +91,11 @@ class Broker:
         log = store = None
         if not is_ephemeral(name):
             log = self._logs.open(name, known_end, known_sequence)
-            store = self._logs.open_deferred(name, known_serial)
+            try:
+                store = self._logs.open_deferred(name, known_serial)
+            except (StartupError, StorageError):
+                log.close()
+                raise
         topic = self.topics[name] = Topic(name, self, log, store, durability, held=self.hold_new_topics)
         return topic
 
@@ -154,8 +158,9 @@ class Broker:
         self.checkpoint_urgent = True
 
     def report_failure(self, topic: Topic, error: StorageError) -> None:
-        """The log of ``topic`` could not be written or read."""
-        self.failing[topic] = str(error)
+        """The log of ``topic`` could not be written or read. Of a deleted one nobody needs to know."""
+        if self.topics.get(topic.name) is topic:
+            self.failing[topic] = str(error)
 
     @property
     def health(self) -> str:

@@ -406,8 +406,9 @@ class Channel:
         return self.superseded.union(*(ids for _, ids in self._holes))
 
     def came_back(self) -> list[Batch]:
-        """Return what waits and is not taken from the log in turn. The first may be partly handed out already."""
-        return [batch for batch in self._ready if not batch.fresh]
+        """Return what waits and is not taken from the log in turn."""
+        batches = self.in_memory() if self._head and not self._ready[0].fresh else self._ready
+        return [batch for batch in batches if not batch.fresh]
 
     def in_memory(self) -> list[Batch]:
         """Return all that waits in memory, without what is handed out already."""

@@ -11,6 +11,7 @@ A checkpoint of a topic is a map:
     dropped_serials  [[from, up to], ...] of deferred messages that no channel gets
     released         log time in ns: what was due by then is waiting or in flight, and owed by name
     wall             the time of day then, in ns
+    ids_grow_from    position from which on later messages of the log have higher ids
     channels         name to {cursor: [position, skip], from: serial, own_from: serial,
                      far: [[bucket, messages], ...], owed: [[position, ids, attempts], ...], superseded: ids}
 
@@ -28,7 +29,7 @@ from pynsqd.core.dropped import Dropped
 from pynsqd.core.in_flight import Delivery
 from pynsqd.core.log import DEFERRED_BIT, bucket_at
 from pynsqd.wire.constants import ID_LENGTH
-from pynsqd.wire.encoder import attempts, split_frames, with_attempts
+from pynsqd.wire.encoder import attempts, next_attempt, split_frames, with_attempts
 
 if TYPE_CHECKING:
     from pynsqd.core.topic import Topic
@@ -90,6 +91,7 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int) -> Standing:
         "dropped_serials": topic.deferrals.dropped,
         "released": released_ns,
         "wall": wall_ns,
+        "ids_grow_from": topic.ids_grow_from,
         "channels": channels,
     }
     return Standing(state, min(cursors + needed), buckets)
@@ -115,14 +117,14 @@ def move_stragglers(topic: "Topic", below: int, most: int) -> None:
 
 
 def _stragglers(topic: "Topic", below: int) -> Iterator[tuple[Channel, Batch | Delivery, bytes]]:
-    """Yield (channel, what has the position, frames) of what is owed from before ``below``."""
+    """Yield (channel, what has the position, frames as they will be delivered next) for what lies before ``below``."""
     for channel in topic.channels.values():
         if channel.ephemeral or channel.in_mid_turn or channel.cursor()[0] < below:
             continue  # what it has not been handed out yet is no straggler
         for consumer in channel.consumers:
             for delivery, ids in consumer.in_flight.by_delivery():
                 if 0 <= delivery.position < below:
-                    yield channel, delivery, b"".join(map(delivery.frame, ids))
+                    yield channel, delivery, b"".join(next_attempt(delivery.frame(one)) for one in ids)
         for batch in channel.came_back():
             if 0 <= batch.position < below:
                 yield channel, batch, batch.frames
@@ -158,6 +160,7 @@ def restore(topic: "Topic", state: Mapping[str, Any] | None) -> None:
     elif not topic.channels:
         topic.stand_at(state["end"], state["sequence"], state["serial"])
     # Else, if it is paused, that was after the checkpoint, and what came before the end is the channels'.
+    topic.ids_grow_from = state.get("ids_grow_from", 0)
     topic.dropped = Dropped(state.get("dropped", []))
     topic.deferrals.dropped = [(first, end) for first, end in state.get("dropped_serials", [])]
     again = _since_checkpoint(topic, state)
@@ -181,7 +184,8 @@ def _from_the_start(topic: "Topic") -> dict[str, Any]:
     sequence = log.read(log.start, log.start, 0)[2]
     stop = None if topic.flowing else [log.start, sequence]
     first = {"end": log.start, "sequence": sequence, "stop": stop}
-    return {**first, "serial": 0, "waiting_from": 0, "released": 0, "channels": {}}
+    # The clock may have been set back, and with no checkpoint the ids are not known to go on where they were.
+    return {**first, "serial": 0, "waiting_from": 0, "released": 0, "ids_grow_from": log.end, "channels": {}}
 
 
 def _since_checkpoint(topic: "Topic", state: Mapping[str, Any]) -> dict[str, list[Batch]]:
@@ -232,7 +236,7 @@ def _cut_ids(joined: bytes) -> list[bytes]:
 def _find(topic: "Topic", position: int, ids: set[bytes]) -> set[bytes]:
     """Return those of ``ids`` that the log has from ``position`` on.
 
-    They were handed out within one checkpoint interval, so they are near; and ids grow with the position.
+    They were handed out within one checkpoint interval, so they are near; and where ids grow it ends with the highest.
     """
     found: set[bytes] = set()
     stop = min(topic.read_limit[0], position + _NEAR)
@@ -240,6 +244,6 @@ def _find(topic: "Topic", position: int, ids: set[bytes]) -> set[bytes]:
         batches, position, _ = topic.read(position, stop, _CHUNK)
         for batch in batches:
             found |= ids.intersection(batch.ids)
-        if batches and batches[-1].ids[-1] > max(ids):
+        if batches and batches[-1].position >= topic.ids_grow_from and batches[-1].ids[-1] > max(ids):
             break
     return found

@@ -43,6 +43,7 @@ class Topic:
         "ephemeral",
         "flowing",
         "held",
+        "ids_grow_from",
         "log",
         "message_bytes",
         "message_count",
@@ -73,6 +74,7 @@ class Topic:
         self.ephemeral = is_ephemeral(name)
         self.flowing = False
         self.held = held
+        self.ids_grow_from = 0  # position in the log: what is before it was imported, or its checkpoint is lost
         self.log = log
         self.message_bytes = 0
         self.message_count = 0

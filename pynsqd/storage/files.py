@@ -23,6 +23,7 @@ writev = os.writev
 READ: Final = os.O_RDONLY
 APPEND: Final = os.O_RDWR | os.O_APPEND
 CREATE: Final = APPEND | os.O_CREAT | os.O_TRUNC
+CREATE_NEW: Final = APPEND | os.O_CREAT | os.O_EXCL
 
 _PROBE_SIZE: Final = 1 << 16  # more than most batches
 

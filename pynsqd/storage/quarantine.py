@@ -1,6 +1,7 @@
 """What happens to damage: it is counted, reported, and its bytes are set aside."""
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +48,7 @@ class Quarantine:
         try:
             if segment.unreadable:
                 files.make_folder(self._folder)
-                files.rename(segment.path, self._folder / segment.path.name)
+                files.rename(segment.path, self._unused(segment.path))
             else:
                 files.unlink(segment.path)
         except FileNotFoundError:
@@ -56,6 +57,14 @@ class Quarantine:
             self.report(str(files.failure("remove", segment.path, error)))
             return False
         return True
+
+    def _unused(self, path: Path) -> Path:
+        """Return where a file can be put without taking the place of another."""
+        aside = self._folder / path.name
+        numbers = count(1)
+        while aside.exists():
+            aside = self._folder / f"{path.stem}-{next(numbers)}{path.suffix}"
+        return aside
 
     def _count(self, position: int, size: int) -> bool:
         if any(start <= position < stop for start, stop in self._known):
@@ -66,15 +75,48 @@ class Quarantine:
         return True
 
     def _copy(self, segment: Segment, position: int, size: int) -> str:
-        path = self._folder / f"{position:020d}.bad"
         try:
-            files.make_folder(self._folder)
-            descriptor = files.open_file(path, files.CREATE)
-            try:
-                for at in range(position, position + size, _CHUNK):
-                    files.write_all(descriptor, [segment.read(at, min(_CHUNK, position + size - at))])
-            finally:
-                files.close(descriptor)
+            path = set_aside(self._folder, position, size, lambda at, length: segment.read(position + at, length))
         except (OSError, StorageError) as error:
             return f"could not be set aside: {error}"
         return f"set aside as {path}"
+
+
+def set_aside(folder: Path, position: int, size: int, read: Callable[[int, int], bytes]) -> Path:
+    """Keep the ``size`` bytes that ``read(offset, length)`` gives in ``folder``; returns the file, named by position.
+
+    Other bytes that were set aside there before stay, and the same ones are not kept twice. Raises OSError, and what
+    ``read`` raises; then nothing was kept.
+    """
+    files.make_folder(folder)
+    numbers = count()
+    while True:
+        number = next(numbers)
+        path = folder / f"{position:020d}{f'-{number}' if number else ''}.bad"
+        try:
+            descriptor = files.open_file(path, files.CREATE_NEW)
+        except FileExistsError:
+            if _is_there(path, size, read):
+                return path
+            continue
+        try:
+            for at in range(0, size, _CHUNK):
+                files.write_all(descriptor, [read(at, min(_CHUNK, size - at))])
+        except (OSError, StorageError):
+            files.unlink(path)
+            raise
+        finally:
+            files.close(descriptor)
+        return path
+
+
+def _is_there(path: Path, size: int, read: Callable[[int, int], bytes]) -> bool:
+    """Tell whether the file has just the bytes that ``read`` gives."""
+    descriptor = files.open_file(path, files.READ)
+    try:
+        if len(files.pread(descriptor, 1, size)):
+            return False
+        chunks = ((at, min(_CHUNK, size - at)) for at in range(0, size, _CHUNK))
+        return all(files.pread(descriptor, length, at) == read(at, length) for at, length in chunks)
+    finally:
+        files.close(descriptor)

@@ -7,6 +7,7 @@ from itertools import islice, pairwise
 from operator import attrgetter
 from pathlib import Path
 from secrets import randbits
+from threading import Lock
 from typing import Final
 
 from pynsqd.core.batch import Batch
@@ -74,6 +75,8 @@ class TopicLog:
         self._max_bytes = max_bytes_per_file
         self._quarantine = quarantine
         self._unsynced = Unsynced()
+        self._deleted = False
+        self._probing = Lock()
         self._segments = self._load()
         self._open = self._segments[-1] if self._segments else None
         if self._open and not self._open.sealed:
@@ -301,11 +304,14 @@ class TopicLog:
     def probe(self) -> None:
         """Try whether the disk takes what is written; may run in another thread. Raises StorageError."""
         path = self._folder / PROBE
-        try:
-            files.make_folder(self._folder)
-            files.probe(path)
-        except OSError as error:
-            raise files.failure("write", path, error) from error
+        with self._probing:
+            if self._deleted:
+                return
+            try:
+                files.make_folder(self._folder)
+                files.probe(path)
+            except OSError as error:
+                raise files.failure("write", path, error) from error
 
     def close(self) -> None:
         """Close the files."""
@@ -317,16 +323,21 @@ class TopicLog:
         self.close()
         self._segments.clear()
         self._open = None
-        for folder in (self._folder / DEFERRED, self._folder / BAD, self._folder):
-            try:
-                for name, size in files.list_folder(folder):
-                    if size >= 0 and name.endswith(_OURS):
-                        files.unlink(folder / name)
-                files.remove_folder(folder)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                self._quarantine.report(str(files.failure("remove", folder, error)))
+        with self._probing:  # or a probe would make the folder anew
+            self._deleted = True
+            for folder in (self._folder / DEFERRED, self._folder / BAD, self._folder):
+                self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        try:
+            for name, size in files.list_folder(folder):
+                if size >= 0 and name.endswith(_OURS):
+                    files.unlink(folder / name)
+            files.remove_folder(folder)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._quarantine.report(str(files.failure("remove", folder, error)))
 
 
 class LogStore:

@@ -232,6 +232,7 @@ class TopicImport:
             "waiting_from": 0,
             "released": 0,
             "wall": 0,
+            "ids_grow_from": self._log.end,
             "channels": {
                 channel.name: {"cursor": [cursor, 0], "from": 0, "owed": records, "superseded": b""}
                 for channel, cursor, records in zip(channels, cursors, owed, strict=True)

@@ -23,12 +23,12 @@ from pynsqd.storage.format import (
     pack_segment_header,
     unpack_record_header,
 )
+from pynsqd.storage.quarantine import set_aside
 from pynsqd.storage.topic_log import BAD
 from pynsqd.tools.topic_files import DUE_SIZE, NOBODY, Damage, File, TopicFiles
 
 _LONGEST_NAME: Final = 255
 _FRAME_HEAD: Final = Struct(">i")
-_CHUNK: Final = 1 << 20
 
 
 def repair(topic: TopicFiles) -> list[tuple[Damage, str]]:
@@ -116,21 +116,10 @@ def _first_sequence(topic: TopicFiles, file: File) -> int:
 
 
 def _set_aside(folder: Path, damage: Damage, data: bytes) -> str:
-    """Copy damaged bytes to ``bad/``; a copy that is there already is never overwritten."""
-    files.make_folder(folder)
-    number = 0
-    while True:
-        path = folder / f"{damage.position:020d}{f'-{number}' if number else ''}.bad"
-        try:
-            if path.read_bytes() == data:
-                return f"set aside as {path}"
-        except FileNotFoundError:
-            break
-        number += 1
-    descriptor = files.open_file(path, files.CREATE)
+    """Copy damaged bytes to ``bad/``, for good: what they are copied from is changed next."""
+    path = set_aside(folder, damage.position, len(data), lambda at, length: data[at : at + length])
+    descriptor = files.open_file(path, files.READ)
     try:
-        for at in range(0, len(data), _CHUNK):
-            files.write_all(descriptor, [data[at : at + _CHUNK]])
         files.fsync(descriptor)
     finally:
         files.close(descriptor)

@@ -1,8 +1,11 @@
 """The broker: topics, sessions, and the turn."""
 
+import pytest
+
 from pynsqd.core.broker import Broker
 from pynsqd.options import Options
-from tests.support.memory_logs import MemoryLogs
+from pynsqd.wire.errors import StartupError, StorageError
+from tests.support.memory_logs import MemoryDeferred, MemoryLog, MemoryLogs
 from tests.support.session_wire import OK, FailingLogs, Node, S, command, mpub
 
 
@@ -147,3 +150,37 @@ def test_topics_that_fail_do_not_hold_up_the_others() -> None:
     assert bad.closed
     assert node.topic("good").depth == 1
     assert node.topic("bad").depth == 0
+
+
+@pytest.mark.parametrize("error", [StorageError("open deferred: too many open files"), StartupError("later version")])
+def test_a_log_is_closed_if_its_deferred_messages_cannot_be_opened(error: Exception) -> None:
+    class Log(MemoryLog):
+        closed = 0
+
+        def close(self) -> None:
+            self.closed += 1
+
+    class Logs(MemoryLogs):
+        def open_deferred(self, topic: str, known_serial: int = 0) -> MemoryDeferred:
+            raise error
+
+    logs = Logs()
+    log = logs.logs["t"] = Log()
+    broker = Node(logs).broker
+    with pytest.raises(type(error)):
+        broker.topic("t")
+    assert (log.closed, broker.topics) == (1, {})
+
+
+def test_a_deleted_topic_makes_nobody_ill() -> None:
+    """An fsync or a probe in a thread may fail after the topic is gone, and would never be told that it is well."""
+    broker = Node().broker
+    topic = broker.topic("t")
+    broker.report_failure(topic, StorageError("sync: input/output error"))
+    assert broker.health == "NOK - sync: input/output error"
+    broker.delete_topic("t")
+    again = broker.topic("t")
+    broker.report_failure(topic, StorageError("sync: input/output error"))
+    assert broker.health == "OK"
+    broker.report_failure(again, StorageError("full"))
+    assert broker.health == "NOK - full"

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from pynsqd.core import owed
+from pynsqd.core.batch import Batch
+from pynsqd.core.ids import IdGenerator
 from pynsqd.core.log import DeferredRecord
 from pynsqd.core.owed import describe, move_stragglers
-from tests.support.memory_logs import MemoryDeferred, MemoryLogs
+from tests.support.memory_logs import MemoryDeferred, MemoryLog, MemoryLogs
 from tests.support.session_wire import OK, Client, Node, S, command, mpub
 from tests.support.wire import Message
 
@@ -415,6 +418,114 @@ def test_stragglers_move_to_the_end_of_the_log() -> None:
     again = _consumer(node)
     assert _seen(again.messages()) == [(b"stuck", 2)]
     assert again.ask(b"FIN " + message.id + b"\n") == []
+
+
+def test_stragglers_keep_their_attempts_if_the_node_is_killed_before_the_checkpoint() -> None:
+    """In flight for the first and for the second time, requeued, and touched; what was finished does not come again."""
+    node = Node(msg_timeout_ns=600 * S)
+    client = _consumer(node, 6)
+    node.publish(b"first", b"touched")
+    node.publish(b"second", b"requeued", b"finished", b"later")
+    node.checkpoint()
+    _, touched, *others = client.messages()
+    node.advance(s=1)
+    client.send(b"TOUCH " + touched.id + b"\n")
+    client.send(b"RDY 0\n" + b"".join(b"REQ " + message.id + b" 0\n" for message in others))
+    node.turn()
+    client.send(b"RDY 3\n")  # one more than is in flight
+    node.turn()
+    (second,) = client.messages()
+    assert second.body == b"second"
+    client.send(b"RDY 4\n")
+    node.turn()
+    (again,) = client.messages()
+    client.send(b"REQ " + again.id + b" 0\nRDY 5\n")
+    node.turn()
+    finished, later = client.messages()
+    client.send(b"RDY 0\nFIN " + finished.id + b"\nREQ " + later.id + b" 0\n")
+    node.turn()
+    before = node.channel().depth, node.channel().in_flight_count
+    node.checkpoint()
+    move_stragglers(node.topic(), node.topic().log.end, 1 << 20)  # type: ignore[union-attr]
+    assert (node.channel().depth, node.channel().in_flight_count) == before == (2, 3)
+    node.kill()
+    came = _seen(_consumer(node).messages())
+    assert sorted(came) == [(b"first", 2), (b"later", 3), (b"requeued", 3), (b"second", 3), (b"touched", 2)]
+
+
+def test_a_straggler_is_moved_without_what_was_handed_out_of_its_batch() -> None:
+    node = Node(msg_timeout_ns=600 * S)
+    client = _consumer(node, 3)
+    node.publish(b"a", b"b", b"c")
+    client.send(b"RDY 0\n" + b"".join(b"REQ " + message.id + b" 0\n" for message in client.messages()))
+    node.turn()
+    client.send(b"RDY 2\n")
+    node.turn()
+    a, b = client.messages()
+    client.send(b"RDY 0\nFIN " + a.id + b"\n")
+    node.turn()
+    node.checkpoint()
+    move_stragglers(node.topic(), node.topic().log.end, 1 << 20)  # type: ignore[union-attr]
+    node.kill()
+    assert sorted(_seen(_consumer(node).messages())) == [(b"b", 3), (b"c", 2)]
+    assert b.attempts == 2
+
+
+@pytest.mark.parametrize("sized", [1, 1 << 20])
+def test_what_came_back_is_found_ahead_where_ids_do_not_grow(monkeypatch: pytest.MonkeyPatch, sized: int) -> None:
+    """As after import-nsqd: it is owed by name, and not once more in its turn."""
+    monkeypatch.setattr(owed, "_CHUNK", sized)
+    node = Node()
+    client = _consumer(node)
+    node.checkpoint()
+    numbers = iter((5, 9, 3))
+    monkeypatch.setattr(IdGenerator, "take", lambda _ids, _count, _wall_ns: [b"%016d" % next(numbers)])
+    for body in (b"5", b"9", b"3"):
+        node.publish(body)
+    last = client.messages()[-1]
+    client.send(b"RDY 0\nREQ " + last.id + b" 0\n")
+    node.turn()
+    node.states["t"]["ids_grow_from"] = node.topic().log.end  # type: ignore[union-attr]
+    node.kill()
+    assert node.channel().depth == 3
+    assert sorted(_seen(_consumer(node).messages())) == [(b"3", 2), (b"5", 1), (b"9", 1)]
+    assert describe(node.topic(), 7, 8).state["ids_grow_from"] == node.states["t"]["ids_grow_from"]
+
+
+def test_what_is_not_ahead_is_not_looked_for_in_a_whole_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owed, "_CHUNK", 1)
+    reads: list[int] = []
+
+    class Counting(MemoryLog):
+        def read(self, position: int, stop: int, max_bytes: int) -> tuple[list[Batch], int, int]:
+            reads.append(position)
+            return super().read(position, stop, max_bytes)
+
+    logs = MemoryLogs()
+    logs.logs["t"] = Counting()
+    node = Node(logs, mem_queue_size=1)
+    client = _consumer(node, 1)
+    node.client().ask(command(b"DPUB t 1000", b"deferred"))
+    for number in range(50):
+        node.publish(b"%d" % number)
+    client.send(b"FIN " + client.messages()[0].id + b"\nRDY 0\n")
+    node.turn()
+    node.checkpoint()
+    client.send(b"RDY 1\n")
+    node.advance(s=1)
+    message = client.messages()[0]
+    while message.body != b"deferred":
+        client.send(b"FIN " + message.id + b"\n")
+        node.turn()
+        (message,) = client.messages()
+    client.send(b"RDY 0\nREQ " + message.id + b" 0\n")
+    node.turn()
+    del reads[:]
+    node.kill()
+    assert len(reads) < 10
+    messages = _consumer(node).messages()
+    assert sorted(int(one.body) for one in messages if one.body != b"deferred")[-1] == 49
+    assert [one.attempts for one in messages if one.body == b"deferred"] == [2]
 
 
 def test_a_checkpoint_is_small_and_plain() -> None:

@@ -13,6 +13,7 @@ import pytest
 from pynsqd.core.stats import BrokerStats, ChannelStats, ClientStats, Latency, TopicStats
 from pynsqd.httpapi.stats import as_json, as_text
 from pynsqd.net.connection import Connection
+from pynsqd.net.door import Door
 from pynsqd.runtime.memory import memory_figures
 from tests.httpapi.running import RunningNode
 from tests.support.wire import WireClient, command
@@ -187,7 +188,8 @@ async def test_of_an_empty_node(node: RunningNode) -> None:
 async def tcp(node: RunningNode) -> AsyncIterator[WireClient]:
     """Connect to a V2 listener in front of the node's broker."""
     turn = node.node.turn
-    server = await asyncio.get_running_loop().create_server(lambda: Connection(turn), "127.0.0.1", 0)
+    door = Door("TCP", 0, b"", lambda *_, **__: None)
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(turn, door), "127.0.0.1", 0)
     try:
         async with await WireClient.open(server.sockets[0].getsockname()) as connected:
             yield connected

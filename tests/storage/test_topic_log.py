@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 from hypothesis import given, settings
@@ -798,6 +799,26 @@ def test_delete_removes_all_files(small: Bench, tmp_path: Path) -> None:
     assert small.reports == []
     small.log.delete()
     assert small.store.open(TOPIC).end == 0
+
+
+def test_a_probe_does_not_make_the_folder_of_a_deleted_topic(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does one that is under way: the log is deleted when it is over."""
+    failing = FailingFiles(monkeypatch)
+    small.append(small.batches.new())
+    go_on = failing.hold("fdatasync")
+    probe, delete = threading.Thread(target=small.log.probe), threading.Thread(target=small.log.delete)
+    probe.start()
+    until = monotonic() + 10
+    while not failing.calls["fdatasync"] and monotonic() < until:
+        sleep(0.001)
+    delete.start()
+    go_on.set()
+    probe.join(10)
+    delete.join(10)
+    assert not small.folder.exists()
+    small.log.probe()
+    assert not small.folder.exists()
+    assert small.reports == []
 
 
 def test_delete_leaves_foreign_files_and_says_so(small: Bench) -> None:
