@@ -204,9 +204,9 @@ class Channel:
         self._returned += messages
         self._broker.dirty[self] = None
 
-    def defer(self, due_ns: int, frame: bytes) -> None:
-        """Hold a message back until ``due_ns``. Raises StorageError."""
-        self.topic.defer(self, due_ns, frame)
+    def defer(self, due_ns: int, frame: bytes, position: int) -> None:
+        """Hold a message back that was at ``position``, until ``due_ns``. Raises StorageError."""
+        self.topic.defer(self, due_ns, frame, position)
 
     def hold(self, due_ns: int, frame: bytes, position: int) -> None:
         """Keep a deferred message in memory until it is due."""
@@ -228,7 +228,8 @@ class Channel:
         frames = [next_attempt(delivery.frame(one)) for one, delivery in returned]
         joined = b"".join(frames)
         try:
-            position = -1 if self.ephemeral else self.topic.append_owed(self.name, joined, len(ids))
+            kept = not self.ephemeral and self.topic.keeps(max(delivery.position for _, delivery in returned))
+            position = self.topic.append_owed(self.name, joined, len(ids)) if kept else -1
         except StorageError as error:
             # It is still where it was first; only the number of attempts would be forgotten by a crash now.
             self._broker.report_failure(self.topic, error)

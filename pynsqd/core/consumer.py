@@ -129,7 +129,7 @@ class Consumer:
         if delivery is None:
             return False
         if delay_ns:
-            self.channel.defer(now_ns + delay_ns, next_attempt(delivery.frame(one)))
+            self.channel.defer(now_ns + delay_ns, next_attempt(delivery.frame(one)), delivery.position)
         else:
             self.channel.put_back([(one, delivery)])
         del self.in_flight.entries[one]

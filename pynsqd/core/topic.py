@@ -131,18 +131,14 @@ class Topic:
     def _commit_deferred(self, body: bytes, due_ns: int, publisher: Pending, wall_ns: int) -> None:
         ids = self._broker.ids.take(1, wall_ns)
         try:
-            self.deferrals.publish(due_ns, message_frames(ids, [body], wall_ns), keep=self._keeps)
+            self.deferrals.publish(due_ns, message_frames(ids, [body], wall_ns), keep=self.keeps(-1))
         except StorageError as error:
             self._refuse([publisher], error)
             return
-        if self._keeps:
+        if self.keeps(-1):
             self._appended([publisher])
         self.message_count += 1
         self.message_bytes += len(body)
-
-    @property
-    def _keeps(self) -> bool:
-        return self.log is not None and self.durability != MEMORY
 
     def _must_log(self, count: int) -> bool:
         """Tell whether ``count`` new messages go to the log although it is not asked for: some channel has no room."""
@@ -186,12 +182,8 @@ class Topic:
         return self.dropped.read(self.log, position, stop, max_bytes)
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:
-        """Put what a channel owes again into the log; returns its position, -1 if it is not kept.
-
-        Raises StorageError.
-        """
-        if self.log is None or self.durability == MEMORY:
-            return -1
+        """Put what a channel owes again into the log; returns its position. Raises StorageError."""
+        assert self.log is not None  # noqa: S101 - see keeps
         position = self.log.append_owed(channel, frames, count)
         self._appended([])
         return position
@@ -202,9 +194,16 @@ class Topic:
             return self.deferrals.fetch(position, ids)
         return self.log.fetch(position, ids) if self.log else {}
 
-    def defer(self, channel: Channel, due_ns: int, frame: bytes) -> None:
-        """Hold a message of one channel back until ``due_ns``. Raises StorageError."""
-        keep = self._keeps and not channel.ephemeral
+    def keeps(self, position: int) -> bool:
+        """Tell whether a message goes to the disk again that was at ``position``, -1 for nowhere.
+
+        What is there stays there: its OK promised more than one of --durability=memory does.
+        """
+        return self.log is not None and (position >= 0 or self.durability != MEMORY)
+
+    def defer(self, channel: Channel, due_ns: int, frame: bytes, position: int) -> None:
+        """Hold a message of one channel, from ``position``, back until ``due_ns``. Raises StorageError."""
+        keep = not channel.ephemeral and self.keeps(position)
         self.deferrals.requeue(channel, due_ns, frame, keep=keep)
         if keep:
             self._appended([])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from pynsqd.core.channel import Channel
+from pynsqd.core.owed import move_stragglers
 from tests.support.session_wire import MS, OK, Client, Node, command, mpub
 from tests.support.wire import ERROR, MESSAGE, Message
 
@@ -365,6 +366,12 @@ class Machine(RuleBasedStateMachine):
     def checkpoint(self) -> None:
         self.node.checkpoint()
         self.note_checkpoint()
+
+    @rule()
+    def move_stragglers(self) -> None:
+        topic = self.node.topic()
+        assert topic.log is not None
+        move_stragglers(topic, topic.log.end, 1 << 20)
 
     @rule()
     def stop(self) -> None:

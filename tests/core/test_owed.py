@@ -334,6 +334,30 @@ def test_memory_durability_survives_an_orderly_end_only() -> None:
     assert _seen(again.messages()) == [(b"near", 1)]
 
 
+@pytest.mark.parametrize("how", ["requeued", "deferred", "straggler"])
+def test_what_was_published_before_the_topic_went_to_memory_is_kept(how: str) -> None:
+    """Its OK was one of --durability=log."""
+    node = Node(msg_timeout_ns=600 * S)
+    client = _consumer(node, 1)
+    node.publish(b"kept")
+    (message,) = client.messages()
+    node.topic().set_durability("memory")
+    if how != "straggler":
+        client.send(b"RDY 0\nREQ " + message.id + (b" 0\n" if how == "requeued" else b" 5000\n"))
+    node.turn()
+    if how == "straggler":
+        move_stragglers(node.topic(), node.topic().log.end, 1 << 20)  # type: ignore[union-attr]
+    node.publish(b"in memory only")
+    node.checkpoint()
+    node.kill()
+    client = _consumer(node)
+    if how == "deferred":
+        node.advance(s=4)
+        assert client.take() == []
+        node.advance(s=1)
+    assert _seen(client.messages()) == [(b"kept", 2)]
+
+
 def test_a_clock_set_back_before_the_restart_makes_nothing_early_or_never() -> None:
     node = Node()
     _consumer(node, 0)
