@@ -280,15 +280,12 @@ class Deferrals:
         counted_to = state["serial"] if "waiting_far" in state else 0
         if counted_to:
             self._recover_far(state, {bucket for bucket, far in buckets.items() if far})
+        due_after_ns = -1 if state["stop"] else state["released"]
         for bucket, far in buckets.items():
-            for record in self._store.load(bucket, counted_to if far else 0):
+            for record in self._store.load(bucket, counted_to if far else 0, due_after_ns):
                 if far:
                     self._count_up(record, bucket)
-                elif (
-                    self._waits(record)
-                    or record.due_wall_ns > state["released"]
-                    or (not record.channel and record.serial >= waited_from)
-                ):
+                elif record.due_wall_ns > state["released"] or (not record.channel and record.serial >= waited_from):
                     self._place(record, bucket, came_back)
 
     def _recover_far(self, state: Mapping[str, Any], far: set[int]) -> None:

@@ -143,8 +143,11 @@ class DeferredStore(Protocol):
         """Return the buckets that hold anything, in order."""
         ...
 
-    def load(self, bucket: int, from_serial: int = 0) -> Iterator[DeferredRecord]:
-        """Yield what a bucket holds from ``from_serial`` on, in the order of serials. Raises StorageError."""
+    def load(self, bucket: int, from_serial: int = 0, due_after_ns: int = -1) -> Iterator[DeferredRecord]:
+        """Yield what a bucket holds from ``from_serial`` on, in the order of serials. Raises StorageError.
+
+        Only what is due after ``due_after_ns``, in wall ns.
+        """
         ...
 
     def fetch(self, position: int, ids: Collection[bytes]) -> dict[bytes, bytes]:

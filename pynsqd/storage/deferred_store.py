@@ -136,8 +136,8 @@ class DeferredStore:
         """Return the bytes of every bucket."""
         return {bucket: sum(segment.size for segment in segments) for bucket, segments in self._buckets.items()}
 
-    def load(self, bucket: int, from_serial: int = 0) -> Iterator[DeferredRecord]:
-        """Yield what a bucket holds from ``from_serial`` on. Raises StorageError.
+    def load(self, bucket: int, from_serial: int = 0, due_after_ns: int = -1) -> Iterator[DeferredRecord]:
+        """Yield what a bucket holds from ``from_serial`` on and due after ``due_after_ns``. Raises StorageError.
 
         They come in the order of serials. Little is read of a bucket with little from there on. What is damaged is set
         aside and passed over. What is kept meanwhile may be left out.
@@ -148,7 +148,7 @@ class DeferredStore:
             begin = segment.before(from_serial) if from_serial else segment.base
             for run in segment.runs(begin, segment.end, _CHUNK):
                 for record in run:
-                    if record[4] >= from_serial:
+                    if record[4] >= from_serial and _DUE.unpack_from(record[5])[0] > due_after_ns:
                         yield _unpack(record)
 
     def fetch(self, position: int, ids: Collection[bytes]) -> dict[bytes, bytes]:

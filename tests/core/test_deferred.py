@@ -252,9 +252,9 @@ def test_a_bucket_that_cannot_be_read_is_tried_again() -> None:
     class Failing(MemoryDeferred):
         left = 0
 
-        def load(self, bucket: int, from_serial: int = 0) -> Iterator[DeferredRecord]:
+        def load(self, bucket: int, from_serial: int = 0, due_after_ns: int = -1) -> Iterator[DeferredRecord]:
             reads.append(from_serial)
-            for record in super().load(bucket, from_serial):
+            for record in super().load(bucket, from_serial, due_after_ns):
                 if not self.left:
                     raise StorageError("open 1.def: too many open files")
                 self.left -= 1

@@ -571,8 +571,8 @@ class _Counting(MemoryDeferred):
 
     read = 0
 
-    def load(self, bucket: int, from_serial: int = 0) -> Iterator[DeferredRecord]:
-        for record in super().load(bucket, from_serial):
+    def load(self, bucket: int, from_serial: int = 0, due_after_ns: int = -1) -> Iterator[DeferredRecord]:
+        for record in super().load(bucket, from_serial, due_after_ns):
             self.read += 1
             yield record
 
@@ -615,6 +615,23 @@ def test_far_ones_are_counted_and_not_read_at_start(end: str) -> None:
     node.advance(s=200)
     assert _seen(client.messages()) == [(b"x", 2), (b"y", 2)]
     assert (len(node.channel().deferred), node.channel().depth) == (0, 0)
+
+
+def test_what_is_finished_of_a_near_bucket_is_passed_over_at_start() -> None:
+    logs = MemoryLogs()
+    store = logs.deferred["t"] = _Counting()
+    node = Node(logs)
+    client = _consumer(node)
+    _dpub_far(node, 20, delay_s=1)
+    node.advance(s=2)
+    client.send(b"".join(b"FIN " + message.id + b"\n" for message in client.messages()))
+    _dpub_far(node, 2, delay_s=5)
+    node.turn()
+    node.checkpoint()
+    assert store.buckets()
+    store.read = 0
+    node.kill()
+    assert (store.read, len(node.channel().deferred), node.channel().depth) == (2, 2, 0)
 
 
 @pytest.mark.parametrize("then", ["waits", "flows"])

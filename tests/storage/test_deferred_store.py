@@ -187,6 +187,14 @@ def test_load_from_any_serial(bench: Bench, monkeypatch: pytest.MonkeyPatch, tai
         assert bench.loaded(first) == [one for one in bench.kept[first:] if one.serial != 21]
 
 
+def test_load_of_what_is_not_due_yet(bench: Bench) -> None:
+    for later in (5, 0, 7, 3):
+        bench.keep(due_wall_ns=WALL_NS + later)
+    assert list(bench.store.load(BUCKET, 0, WALL_NS + 3)) == [bench.kept[0], bench.kept[2]]
+    assert list(bench.store.load(BUCKET, 1, WALL_NS + 3)) == [bench.kept[2]]
+    assert list(bench.store.load(BUCKET, 0, 0)) == bench.kept
+
+
 def test_little_is_read_of_a_large_bucket_for_its_last_ones(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(20):
         bench.keep(count=100, size=1000)

@@ -113,8 +113,10 @@ class MemoryDeferred:
     def buckets(self) -> list[int]:
         return sorted(self.filed)
 
-    def load(self, bucket: int, from_serial: int = 0) -> Iterator[DeferredRecord]:
-        yield from [record for record in self.filed[bucket] if record.serial >= from_serial]
+    def load(self, bucket: int, from_serial: int = 0, due_after_ns: int = -1) -> Iterator[DeferredRecord]:
+        for record in list(self.filed[bucket]):
+            if record.serial >= from_serial and record.due_wall_ns > due_after_ns:
+                yield record
 
     def fetch(self, position: int, ids: Collection[bytes]) -> dict[bytes, bytes]:
         for records in self.filed.values():
