@@ -142,7 +142,7 @@ def play(cluster: Cluster, folder: Path) -> list[tuple[str, int, Any]]:
         session.do("POST", f"/api/topics/{TOPIC}", action="no such action")
 
         session.do("DELETE", "/api/nodes/{0}", topic=TOPIC)  # tombstone
-        session.ask("/api/nodes")
+        session.ask("/api/nodes", lambda page: not all(node["topics"] for node in page["nodes"]))
         session.ask(f"/api/topics/{TOPIC}", lambda page: len(page["nodes"]) == 1)
         session.do("DELETE", f"/api/topics/{TOPIC}/other")
         session.ask(f"/api/topics/{TOPIC}", lambda page: len(page["channels"]) == 1)
