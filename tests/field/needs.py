@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from glob import glob
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,8 @@ def need(name: str) -> str:
 
 def need_php_fpm() -> str:
     """Return the path of PHP-FPM, whose name has its version in it."""
-    versions = sorted(found for folder in _PATH.split(":") if folder for found in Path(folder).glob("php-fpm*"))
-    return _found(str(versions[-1]) if versions else None, "no php-fpm")
+    versions = sorted(found for folder in _PATH.split(":") for found in glob(f"{folder}/php-fpm*"))
+    return _found(versions[-1] if versions else None, "no php-fpm")
 
 
 def need_nsq(name: str) -> str:

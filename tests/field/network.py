@@ -2,15 +2,14 @@
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
 from tests.field.needs import need
-from tests.field.program import Program
 from tests.support.daemons import Daemon
 
 LANS: Final = ("inner", "outer")  # nodes and lookupds; everybody
@@ -49,18 +48,8 @@ class Network:
 
     def connect(self, host: str, lan: str, *, connected: bool) -> None:
         """Cut a host off an Ethernet, or let it back on."""
-        command = [
-            need("bridge"),
-            "-n",
-            self._switch,
-            "link",
-            "set",
-            "dev",
-            _port(host, lan),
-            "state",
-            _STATE[connected],
-        ]
-        subprocess.run(command, check=True)
+        command = f"link set dev {_port(host, lan)} state {_STATE[connected]}".split()
+        subprocess.run([need("bridge"), "-n", self._switch, *command], check=True)
 
     def on(self, host: str, *command: str | Path) -> list[str]:
         """Return the command that runs ``command`` on a host."""
@@ -120,8 +109,3 @@ class HostDaemon(Daemon):
     def command(self) -> list[str]:
         """Return the program as it is run on its host."""
         return self._network.on(self._host, *super().command())
-
-
-def program_on(network: Network, host: str, command: Sequence[Any], stderr: Path) -> Program:
-    """Return a program that runs on a host."""
-    return Program(network.on(host, *command), stderr)

@@ -2,7 +2,6 @@
 
 import http.client
 import os
-import pwd
 import threading
 import time
 from contextlib import ExitStack
@@ -59,13 +58,12 @@ class PhpSite:
         folder.mkdir()
         port = free_port()
         self.address = f"127.0.0.1:{free_port()}"
-        # php-fpm refuses to work as root, and a user who is not root may name no other
-        owner = f"user = {pwd.getpwnam('nobody').pw_name}" if os.geteuid() == 0 else ""
-        page, snippet = _readable(folder, HERE / "page.php"), _readable(folder, DEPLOY / "publish.php")
+        # a user who is not root may name no other, and root has to name one; -R lets it be root
+        owner = "user = root\ngroup = root" if os.geteuid() == 0 else ""
         (folder / "fpm.conf").write_text(_FPM.format(owner=owner, port=port))
-        site = _SITE.format(address=self.address, port=port, page=page, snippet=snippet, url=url)
-        (folder / "site.conf").write_text(site)
-        self._fpm = Program([need_php_fpm(), "-F", "-y", folder / "fpm.conf"], folder / "fpm.stderr")
+        files = {"page": HERE / "page.php", "snippet": DEPLOY / "publish.php"}
+        (folder / "site.conf").write_text(_SITE.format(address=self.address, port=port, url=url, **files))
+        self._fpm = Program([need_php_fpm(), "-F", "-R", "-y", folder / "fpm.conf"], folder / "fpm.stderr")
         command = [need("nginx"), "-e", "stderr", "-p", folder, "-c", folder / "site.conf", "-g", "daemon off;"]
         self._web = Program(command, folder / "web.stderr")
         self._running = ExitStack()
@@ -94,17 +92,6 @@ class PhpSite:
             return response.status
         finally:
             connection.close()
-
-
-def _readable(folder: Path, script: Path) -> Path:
-    """Put a copy of a script where php-fpm's user can read it."""
-    copy = folder / script.name
-    copy.write_bytes(script.read_bytes())
-    for parent in [*folder.parents[:3], folder]:
-        if parent.owner() == folder.owner() and parent.stat().st_uid == os.geteuid() and parent != Path("/tmp"):
-            parent.chmod(parent.stat().st_mode | 0o011)
-    copy.chmod(0o644)
-    return copy
 
 
 class Visitors:

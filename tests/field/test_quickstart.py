@@ -3,6 +3,7 @@
 Each has to print what the ``text`` block behind it shows, with ``…`` for what differs. Only addresses are replaced.
 """
 
+import os
 import re
 import shutil
 import signal
@@ -111,7 +112,7 @@ def test_php_part_does_what_it_says(tmp_path: Path) -> None:
             **{f":{port}": f":{free_port()}" for port in (4250, 4251, 8080)},
         }
         folder = here(tmp_path / "here", addresses)
-        env = {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+        env = {"TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
         with Program(["bash", "-euo", "pipefail", "-s"], tmp_path / "stderr", cwd=folder, env=env) as shell:
             for block in blocks(put(PAGE.read_text(), addresses)):
                 printed = run(shell, block)

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 
 from tests.field.consumers import go_nsq_command, pynsq_command
-from tests.field.network import HostDaemon, Network, network, program_on
+from tests.field.network import HostDaemon, Network, network
 from tests.field.program import Program, wait_until
 from tests.support.daemons import Daemon
 
@@ -102,12 +102,12 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
             f"{HOSTS['node']['outer']}:4151",
             TOPIC,
         ]
-        publisher = running.enter_context(program_on(hosts, "publisher", script, folder / "publisher.stderr"))
+        publisher = running.enter_context(Program(hosts.on("publisher", *script), folder / "publisher.stderr"))
         lookupds = [f"{HOSTS[host]['outer']}:4161" for host in LOOKUPDS]
         commands = zip(CHANNELS, (go_nsq_command, pynsq_command), strict=True)
         consumers = {
             channel: running.enter_context(
-                program_on(hosts, "consumer", command(TOPIC, channel, lookupds), folder / f"{channel}.stderr")
+                Program(hosts.on("consumer", *command(TOPIC, channel, lookupds)), folder / f"{channel}.stderr")
             )
             for channel, command in commands
         }
