@@ -20,11 +20,18 @@ TOPICS = 1_000
 def measure(broker: Broker) -> Figures:
     with ExitStack() as stack:
         topics = [stack.enter_context(broker.topic("channel")) for _ in range(TOPICS)]
-        batches = _publish(broker, topics, "MPUB of 20", 20, commands=5_000)
-        return batches | _publish(broker, topics, "PUB", 1, commands=20_000)
+        batches = pass_through(broker, topics, batch=20, commands=5_000)
+        singles = pass_through(broker, topics, batch=1, commands=20_000)
+    return {
+        f"{name}, {figure}": value
+        for name, figures in (("MPUB of 20", batches), ("PUB", singles))
+        for figure, value in figures.items()
+    }
 
 
-def _publish(broker: Broker, topics: list[str], name: str, batch: int, commands: int) -> Figures:
+def pass_through(broker: Broker, topics: list[str], batch: int, commands: int) -> Figures:
+    """Publishes to each topic in turn, and drains them all at once."""
+
     def publish(start: Start) -> None:
         connection = connect(broker.tcp)
         encoded = [mpub(topic, [BODY] * batch) if batch > 1 else pub(topic, BODY) for topic in topics]
@@ -40,8 +47,7 @@ def _publish(broker: Broker, topics: list[str], name: str, batch: int, commands:
         drain([Consumer(connection) for connection in connections], messages)
 
     messages = commands * batch
-    passed = run(broker, consume, publish)
-    return {f"{name}, {figure}": value for figure, value in passed.rates(messages).items()}
+    return run(broker, consume, publish).rates(messages)
 
 
 ROW = Row(

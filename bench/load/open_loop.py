@@ -10,8 +10,9 @@ from contextlib import suppress
 from typing import Final
 
 from load.broker import Broker
+from load.failed import Failed
 from load.processes import Job, Start
-from load.wire import BODY, HEAD_SIZE, Consumer, connect, pub, send_ready, subscribe
+from load.wire import BODY, HEAD_SIZE, OK, Consumer, connect, pub, send_ready, subscribe
 
 RATE_PER_S: Final = 2_000
 UNBUFFERED: Final = b'{"client_id":"bench","heartbeat_interval":60000,"output_buffer_size":-1}'
@@ -26,14 +27,16 @@ def publish_at_rate(broker: Broker, topic: str, messages: int) -> Job[list[int]]
     def job(start: Start) -> list[int]:
         connection = connect(broker.tcp)
         start()
-        late_ns = []
+        late_ns, answered = [], 0
         due_ns = time.monotonic_ns()
         for _ in range(messages):
             due_ns += 1_000_000_000 // RATE_PER_S
             _wait_until(due_ns)
             late_ns.append(time.monotonic_ns() - due_ns)
             connection.sendall(pub(topic, DUE.pack(due_ns) + BODY[DUE.size :]))
-            _drop_answers(connection)
+            answered += _answers(connection, socket.MSG_DONTWAIT)
+        while answered < messages * len(OK):  # closed before, it would take what is still on its way with it
+            answered += _answers(connection)
         return late_ns
 
     return job
@@ -68,6 +71,11 @@ def _wait_until(due_ns: int) -> None:
         pass
 
 
-def _drop_answers(connection: socket.socket) -> None:
+def _answers(connection: socket.socket, flags: int = 0) -> int:
+    """How many bytes of answers have come."""
     with suppress(BlockingIOError):
-        connection.recv(1 << 16, socket.MSG_DONTWAIT)
+        received = len(connection.recv(1 << 16, flags))
+        if not received:
+            raise Failed("the broker closed a publisher's connection")
+        return received
+    return 0

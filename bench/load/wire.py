@@ -86,7 +86,7 @@ class Consumer:
         self._stride = HEAD_SIZE + body_size
         self._ids = struct.Struct(f"{HEAD_SIZE - ID_SIZE}x{ID_SIZE}s{body_size}x")
         self._head = struct.pack(">ii", self._stride - 4, 2)
-        self._buffer = bytearray(RECEIVE_SIZE)
+        self._buffer = bytearray(max(RECEIVE_SIZE, 4 * self._stride))
         self._view = memoryview(self._buffer)
         self._whole = self._rest = 0
 
