@@ -1,0 +1,56 @@
+"""The bench scripts start, ask a question, and stand in run.py. Their figures are for a quiet machine, not for tests."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+BENCH: Final = Path(__file__).parents[1] / "bench"
+ROWS: Final = sorted(path for path in BENCH.glob("*.py") if path.name != "run.py")
+DEADLINE_S: Final = 30.0
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", *arguments]
+    return subprocess.run(command, cwd=BENCH.parent, capture_output=True, text=True, timeout=DEADLINE_S, check=False)
+
+
+@pytest.mark.parametrize("script", [*ROWS, BENCH / "run.py"], ids=lambda path: path.stem)
+def test_a_script_starts_and_prints_help(script: Path) -> None:
+    done = run(str(script), "--help")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--rounds" in done.stdout
+
+
+@pytest.mark.parametrize("script", ROWS, ids=lambda path: path.stem)
+def test_a_script_begins_with_its_question(script: Path) -> None:
+    text = ast.get_docstring(ast.parse(script.read_text(encoding="utf-8")))
+
+    assert text
+    assert "?" in text.splitlines()[0]
+
+
+def test_run_has_every_row() -> None:
+    imported = {
+        name.name
+        for node in ast.walk(ast.parse((BENCH / "run.py").read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import)
+        for name in node.names
+    }
+
+    assert imported == {path.stem for path in ROWS}
+
+
+def test_one_row_measures_this_node_alone(tmp_path: Path) -> None:
+    output = tmp_path / "table.md"
+
+    done = run(str(BENCH / "pub_latency.py"), "--rounds", "1", "--peers", "pynsqd", "--output", str(output))
+
+    assert done.returncode == 0, done.stderr
+    lines = output.read_text(encoding="utf-8").splitlines()
+    assert "| question | figure | pynsqd |" in lines
+    assert any("p99 ms" in line for line in lines)
