@@ -13,12 +13,13 @@ from lookupd.connection import Connection
 from lookupd.httpapi import HttpApi
 from lookupd.options import Options
 from lookupd.registration_db import RegistrationDB
-from pynsqd.runtime.http import encode_json, http_server
+from pynsqd.runtime.http import http_server
 from pynsqd.runtime.lifecycle import stop_signals
 from pynsqd.runtime.listener import Listener, listen
 from pynsqd.runtime.logs import Logs
 from pynsqd.runtime.version import build_info
 from pynsqd.wire.constants import NSQ_VERSION
+from pynsqd.wire.go_json import encode_json
 
 # For requests that are being answered when the daemon stops.
 _HTTP_SHUTDOWN_S = 1.0

@@ -14,7 +14,6 @@ A handler returns ``v1(result)`` or ``plain(text)``, or raises ``HttpError``.
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, unquote_plus
 
 from pynsqd.wire.errors import NsqError
+from pynsqd.wire.go_json import encode_json
 from pynsqd.wire.names import is_valid_name
 
 if TYPE_CHECKING:
@@ -60,27 +60,6 @@ class Reply:
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
     close: bool = False
-
-
-# Characters that Go escapes in a JSON string and Python does not; lone surrogates stand for bytes that are no UTF-8.
-_GO_ESCAPES: Final = re.compile("[<>&\u2028\u2029\ud800-\udfff]")
-
-
-def _go_escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return "\\ufffd" if 0xD800 <= code <= 0xDFFF else f"\\u{code:04x}"
-
-
-def encode_json(value: object) -> bytes:
-    r"""Encode ``value`` as Go does: compact, UTF-8 as it is, ``<``, ``>`` and ``&`` as ``\u003c`` and so on.
-
-    Floats come as Python prints them; pass those through ``json_number`` first.
-    """
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    # Hardly any answer has one of them, and a long one is searched much faster than it is rewritten.
-    if "<" in text or ">" in text or "&" in text or not text.isascii():
-        text = _GO_ESCAPES.sub(_go_escape, text)
-    return text.encode()
 
 
 def json_number(value: float) -> int | float:

@@ -1,11 +1,12 @@
 """IDENTIFY: from a JSON body to what the connection is from now on, and the answer (PROTOCOL 1.5). Pure."""
 
 import json
-from dataclasses import dataclass, fields
-from typing import Any, Final, NoReturn
+from dataclasses import asdict, dataclass
+from typing import Final, NoReturn
 
 from pynsqd.wire.constants import NSQ_VERSION
 from pynsqd.wire.errors import E_BAD_BODY, FatalClientError
+from pynsqd.wire.go_json import decode_json, fields
 
 _MS: Final = 1_000_000
 _MIN_HEARTBEAT_MS: Final = 1000
@@ -14,7 +15,6 @@ _MIN_OUTPUT_BUFFER: Final = 64
 _MAX_SAMPLE_RATE: Final = 99
 _DEFAULT_DEFLATE_LEVEL: Final = 6
 _INT32_MAX: Final = 2**31 - 1
-_INT64_MAX: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class Identity:
     snappy: bool
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Request:
-    """The body; the field names are its keys, the types are checked against the defaults."""
+    """The body; the field names are its keys, the types are those of the defaults."""
 
     client_id: str = ""
     hostname: str = ""
@@ -74,7 +74,7 @@ class _Request:
     snappy: bool = False
 
 
-_KEYS: Final = {field.name: field.type for field in fields(_Request)}
+_KINDS: Final = {name: type(default) for name, default in asdict(_Request()).items()}
 
 
 def negotiate(body: bytes, current: Identity, limits: Limits) -> Identity:
@@ -139,53 +139,13 @@ def _fail(what: str) -> NoReturn:
 
 
 def _decode(body: bytes) -> _Request:
-    request = _Request()
     try:
-        # A list of pairs, since Go folds the case of keys and lets the last one win.
-        pairs = json.loads(
-            body.decode("utf-8", "replace"), object_pairs_hook=_Pairs, parse_constant=_refuse, parse_float=_Float
-        )
-        if pairs is not None:
-            _fill(request, pairs)
-    except (ValueError, TypeError, RecursionError):
+        found = fields(decode_json(body), _KINDS)
+        if not -_INT32_MAX - 1 <= found.get("sample_rate", 0) <= _INT32_MAX:
+            raise ValueError("sample_rate")
+    except ValueError:
         _fail("failed to decode JSON body")
-    return request
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """A JSON object, told from a JSON array."""
-
-
-class _Float(str):
-    """A JSON number with a point or an exponent: no integer for Go, whatever its value."""
-
-    __slots__ = ()
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(constant)  # NaN and Infinity, which are no JSON
-
-
-def _fill(request: _Request, pairs: object) -> None:
-    if not isinstance(pairs, _Pairs):
-        raise TypeError("not an object")
-    for key, value in pairs:
-        name = key.lower()
-        expected = _KEYS.get(name)
-        if expected is None or value is None:
-            continue
-        if type(value) is not expected:
-            raise TypeError(key)
-        if expected is int:
-            top = _INT32_MAX if name == "sample_rate" else _INT64_MAX
-            if not -top - 1 <= value <= top:
-                raise ValueError(key)
-        setattr(request, name, _scalar(value) if expected is str else value)
-
-
-def _scalar(text: str) -> str:
-    r"""Replace what a lone ``\ud800`` in JSON gives: no text in UTF-8, and Go replaces it too."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _Request(**found)
 
 
 def _heartbeat_ns(interval_ms: int, current: Identity, limits: Limits) -> int:

@@ -14,7 +14,6 @@ from pynsqd.runtime.http import (
     Reply,
     Router,
     argument,
-    encode_json,
     failure,
     http_server,
     json_number,
@@ -24,6 +23,7 @@ from pynsqd.runtime.http import (
     v1,
     valid_name,
 )
+from pynsqd.wire.go_json import encode_json
 from tests.support.lookupds import capture_log
 from tests.support.wire import WireClient
 
@@ -33,22 +33,6 @@ TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 
 # ---- answers
-
-
-@pytest.mark.parametrize(
-    ("value", "encoded"),
-    [
-        ({"b": 1, "a": [True, None, ""]}, b'{"b":1,"a":[true,null,""]}'),
-        ("a<b>&c", b'"a\\u003cb\\u003e\\u0026c"'),
-        ("\u2028\u2029", b'"\\u2028\\u2029"'),
-        ("\xe9\x7f/", '"\xe9\x7f/"'.encode()),
-        ('\x00\x1f\t\n"\\', b'"\\u0000\\u001f\\t\\n\\"\\\\"'),
-        (b"a\xffb".decode("utf-8", "surrogateescape"), b'"a\\ufffdb"'),
-        ({"<": 0}, b'{"\\u003c":0}'),
-    ],
-)
-def test_json_is_encoded_as_go_does(value: object, encoded: bytes) -> None:
-    assert encode_json(value) == encoded
 
 
 @pytest.mark.parametrize(
