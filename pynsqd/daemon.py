@@ -82,7 +82,12 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
             logs_on_disk.check()
         except StorageError as error:
             raise StartupError(f"failed to open the log - {error}") from None
-        broker = Broker(options, logs_on_disk, monotonic_ns(), time_ns())
+        auth = None
+        if options.auth_http_addresses:
+            from pynsqd.auth import AuthServers  # noqa: PLC0415  # not needed by most
+
+            auth = AuthServers(options, log)
+        broker = Broker(options, logs_on_disk, monotonic_ns(), time_ns(), auth)
         registry = Registry(broker, folder, log)
         turn = Turn(broker, registry.on_changes)
         stack.callback(turn.close)
@@ -116,6 +121,8 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         registry.announce(peers, tasks, turn)
+        if auth is not None:
+            await tasks.start(auth.run)
         for name, listener in (("TCP", tcp), ("HTTP", http)):
             if listener is not None:
                 await listener.server.start_serving()

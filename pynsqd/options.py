@@ -157,10 +157,9 @@ class Options:
         "address or URL of an auth server",
         key="auth_http_addresses",
         unit="address",
-        applies=_LATER,
     )
     auth_http_request_method: str = option(
-        word_of("get", "post"), "auth-http-request-method", "get", "how auth servers are asked", applies=_LATER
+        word_of("get", "post"), "auth-http-request-method", "get", "how auth servers are asked"
     )
     http_client_connect_timeout_ns: int = option(
         DURATION, "http-client-connect-timeout", 2 * SECOND, "limit for connecting to lookupd and auth servers"
@@ -367,6 +366,10 @@ def checked(options: Options) -> Options:
         options = replace(options, tls_required=TlsRequired.YES)
     if options.tls_required is not TlsRequired.NO and not (options.tls_cert or options.tls_key):
         raise ValueError("cannot require TLS client connections without TLS key and cert")
+    for address in options.auth_http_addresses:
+        scheme, separator, host = address.rpartition("://")
+        if not host or (separator and scheme not in ("http", "https")):
+            raise ValueError("--auth-http-address must be host:port, or an http or https URL")
     for percentile in options.e2e_processing_latency_percentiles:
         if not 0 < percentile <= 1:
             raise ValueError(f"invalid E2E processing latency percentile: {show_float(percentile)}")

@@ -1,7 +1,9 @@
 """The broker: topics, what happened in this turn, and the timers. Synchronous; time comes in as now_ns."""
 
+from pynsqd.core.authority import Authority
 from pynsqd.core.changes import Change, ChangeKind
 from pynsqd.core.channel import Channel
+from pynsqd.core.guarded import GuardedSession
 from pynsqd.core.ids import IdGenerator
 from pynsqd.core.log import LogStore
 from pynsqd.core.publisher import Pending
@@ -28,7 +30,10 @@ class Broker:
     writes what the sessions in ``output`` have to say. ``now_ns`` is a monotonic clock, ``wall_ns`` the time of day.
     """
 
-    def __init__(self, options: Options, logs: LogStore, now_ns: int, wall_ns: int) -> None:
+    def __init__(
+        self, options: Options, logs: LogStore, now_ns: int, wall_ns: int, authority: Authority | None = None
+    ) -> None:
+        """Begin without topics; ``authority`` says what clients may do, without one that is everything."""
         self.options = options
         self.limits = Limits(
             max_rdy_count=options.max_rdy_count,
@@ -43,7 +48,7 @@ class Broker:
             tls=False,
             deflate=False,
             snappy=False,
-            auth_required=False,
+            auth_required=authority is not None,
         )
         self.topics: dict[str, Topic] = {}
         self.timers = Timers()
@@ -68,6 +73,7 @@ class Broker:
         self.metadata_error = ""  # what is wrong with the file of topics and channels
         self.buffered_bytes = 0  # frames in memory, counted once for every channel that waits with them
         self.memory_bytes = options.mem_queue_bytes
+        self._authority = authority
         self._logs = logs
         self.sessions: dict[Session, None] = {}
 
@@ -116,7 +122,10 @@ class Broker:
 
     def session(self, peer: Peer, remote_address: str, now_ns: int) -> Session:
         """Start a V2 session for a new connection from ``remote_address`` (host:port)."""
-        session = Session(self, peer, remote_address, now_ns)
+        if self._authority is None:
+            session = Session(self, peer, remote_address, now_ns)
+        else:
+            session = GuardedSession(self, peer, remote_address, now_ns, self._authority)
         self.sessions[session] = None
         return session
 

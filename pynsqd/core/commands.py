@@ -7,7 +7,7 @@ from pynsqd.core import bodies
 from pynsqd.core.consuming import cls, fin, rdy, req, sub, touch
 from pynsqd.core.publishing import dpub, mpub, pub
 from pynsqd.wire import encoder
-from pynsqd.wire.errors import E_AUTH_DISABLED, FatalClientError, invalid
+from pynsqd.wire.errors import invalid
 from pynsqd.wire.identify import answer, negotiate
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def auth(session: "Session", params: list[bytes], now_ns: int) -> None:
 
 
 def _auth_body(session: "Session", body: bytes, now_ns: int) -> None:
-    raise FatalClientError(E_AUTH_DISABLED, "AUTH disabled")
+    session.authenticate(body, now_ns)
 
 
 def nop(session: "Session", params: list[bytes], now_ns: int) -> None:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from pynsqd.core.consumer import Consumer
-from pynsqd.core.publishing import find_topic, topic_name
+from pynsqd.core.publishing import topic_name
 from pynsqd.core.transitions import CLOSING, SUBSCRIBED
 from pynsqd.wire import encoder
 from pynsqd.wire.constants import ID_LENGTH
@@ -37,7 +37,7 @@ def sub(session: "Session", params: list[bytes], now_ns: int) -> None:
         raise FatalClientError(E_BAD_CHANNEL, f"SUB channel name {quote(params[2])} is not valid")
     # A refused SUB leaves topic and channel behind, as in nsqd.
     try:
-        channel = find_topic(session, topic, "SUB").channel(channel_name)
+        channel = session.topic(topic, "SUB", channel_name).channel(channel_name)
     except LimitReached as error:
         raise FatalClientError(E_SUB_FAILED, f"SUB failed {error}") from None
     limit = session.broker.options.max_channel_consumers

@@ -5,22 +5,13 @@ from typing import TYPE_CHECKING
 from pynsqd.core import bodies
 from pynsqd.wire import encoder
 from pynsqd.wire.decoder import BadMessageSize, BatchOverrun
-from pynsqd.wire.errors import (
-    E_BAD_BODY,
-    E_BAD_MESSAGE,
-    E_BAD_TOPIC,
-    FatalClientError,
-    LimitReached,
-    StorageError,
-    invalid,
-)
+from pynsqd.wire.errors import E_BAD_BODY, E_BAD_MESSAGE, E_BAD_TOPIC, FatalClientError, invalid
 from pynsqd.wire.names import is_valid_name
 from pynsqd.wire.numbers import ms_to_ns, parse_uint64
 from pynsqd.wire.quote import quote, text
 
 if TYPE_CHECKING:
     from pynsqd.core.session import Session
-    from pynsqd.core.topic import Topic
 
 
 def pub(session: "Session", params: list[bytes], now_ns: int) -> None:
@@ -32,8 +23,9 @@ def pub(session: "Session", params: list[bytes], now_ns: int) -> None:
 
 def _pub_body(session: "Session", body: bytes, now_ns: int) -> None:
     session.pub_topic = session.body_topic
-    session.pub_line = f"PUB {session.pub_topic}\n".encode()
     pub_again(session, body)
+    if session.pub_topic in session.topics:
+        session.pub_line = f"PUB {session.pub_topic}\n".encode()
 
 
 def pub_again(session: "Session", body: bytes) -> None:
@@ -61,7 +53,7 @@ def _dpub_body(session: "Session", body: bytes, now_ns: int) -> None:
     if not delay_ns:
         _publish(session, name, [body], "DPUB")
         return
-    topic = find_topic(session, name, "DPUB")
+    topic = session.topic(name, "DPUB")
     session.published[name] = session.published.get(name, 0) + 1
     session.replies.append(encoder.OK)
     topic.publish_deferred(body, delay_ns, session, "DPUB")
@@ -73,7 +65,7 @@ def mpub(session: "Session", params: list[bytes], now_ns: int) -> None:
         raise invalid("MPUB insufficient number of parameters")
     # nsqd says its code twice here.
     name = topic_name(session, "E_BAD_TOPIC MPUB", params[1])
-    find_topic(session, name, "MPUB")
+    session.topic(name, "MPUB")
     session.expect_body(bodies.MPUB, None, name)
 
 
@@ -115,7 +107,7 @@ def _size_mismatch(session: "Session") -> FatalClientError:
 
 
 def _publish(session: "Session", name: str, messages: list[bytes], verb: str) -> None:
-    topic = session.broker.topics.get(name) or find_topic(session, name, verb)
+    topic = session.topics.get(name) or session.topic(name, verb)
     session.published[name] = session.published.get(name, 0) + len(messages)
     session.replies.append(encoder.OK)
     topic.publish(messages, session, verb)
@@ -127,11 +119,3 @@ def topic_name(session: "Session", verb: str, raw: bytes) -> str:
     if name not in session.broker.topics and not is_valid_name(name):
         raise FatalClientError(E_BAD_TOPIC, f"{verb} topic name {quote(raw)} is not valid")
     return name
-
-
-def find_topic(session: "Session", name: str, verb: str) -> "Topic":
-    """Return the topic, a new one if there is none. Raises FatalClientError if it cannot be created."""
-    try:
-        return session.broker.topic(name)
-    except (StorageError, LimitReached) as error:
-        raise FatalClientError(f"E_{verb}_FAILED", f"{verb} failed {error}") from None

@@ -17,14 +17,24 @@ from pynsqd.core.publishing import pub_again, read_batch
 from pynsqd.core.timers import Timer
 from pynsqd.core.transitions import INIT, LEGAL
 from pynsqd.wire import encoder
+from pynsqd.wire.authorization import Grant
 from pynsqd.wire.constants import MAGIC_V2
 from pynsqd.wire.decoder import Decoder, LineTooLong
-from pynsqd.wire.errors import E_BAD_PROTOCOL, ClientError, FatalClientError, StorageError, invalid
+from pynsqd.wire.errors import (
+    E_AUTH_DISABLED,
+    E_BAD_PROTOCOL,
+    ClientError,
+    FatalClientError,
+    LimitReached,
+    StorageError,
+    invalid,
+)
 from pynsqd.wire.identify import Identity
 from pynsqd.wire.quote import text
 
 if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
+    from pynsqd.core.topic import Topic
 
 DEFAULT_HEARTBEAT_NS: Final = 30_000_000_000
 # How long half a command, or output that is not read, may stand where there are no heartbeats to say so.
@@ -40,6 +50,14 @@ class Peer(Protocol):
 
     def flush(self) -> None:
         """Write what ``take_output`` gives and close if the session is closing. Called at the end of a turn."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Call ``receive`` no more, as far as that is possible."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Read again, and flush at the end of this turn."""
         ...
 
 
@@ -72,6 +90,7 @@ class Session:
         "consumer",
         "decoder",
         "frames",
+        "grant",
         "identified",
         "identity",
         "pub_line",
@@ -80,6 +99,7 @@ class Session:
         "remote_address",
         "replies",
         "state",
+        "topics",
     )
 
     def __init__(self, broker: "Broker", peer: Peer, remote_address: str, now_ns: int) -> None:
@@ -101,6 +121,7 @@ class Session:
         self.consumer: Consumer | None = None
         self.frames: list[bytes] = []
         self._held: HeldReplies | None = None  # while replies wait for an fsync, or a heartbeat is to leave
+        self.grant: Grant | None = None  # what an auth server said
         self.identified = False
         self.identity = Identity(
             client_id=host,
@@ -123,6 +144,7 @@ class Session:
         self.remote_address = remote_address
         self.replies: list[bytes] = []
         self.state = INIT
+        self.topics = broker.topics  # those that need no ``topic`` to publish to
         self._unread_since_ns = 0
         self._timer = Timer(self._on_timer)
         self._heartbeat_due_ns = 0
@@ -251,6 +273,20 @@ class Session:
             self.fail(self.body_of.cut_short(self.body_size, self.batch, len(self.decoder)))
 
     # -- for the commands ----------------------------------------------------------------------------------------
+
+    def authenticate(self, secret: bytes, now_ns: int) -> None:
+        """Take the secret of an AUTH. Raises FatalClientError."""
+        raise FatalClientError(E_AUTH_DISABLED, "AUTH disabled")
+
+    def topic(self, name: str, verb: str, channel: str = "") -> "Topic":
+        """Return the topic that ``verb`` names, a new one if there is none, to publish or to subscribe to ``channel``.
+
+        Raises FatalClientError if it cannot be created.
+        """
+        try:
+            return self.broker.topic(name)
+        except (StorageError, LimitReached) as error:
+            raise FatalClientError(f"E_{verb}_FAILED", f"{verb} failed {error}") from None
 
     def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
         """An OK did not come true: the client gets the error in its place, and nothing after it."""

@@ -99,6 +99,7 @@ def _latency(broker: "Broker", buckets: dict[int, int] | None) -> Latency:
 def _client(session: "Session", topic: str) -> ClientStats:
     identity = session.identity
     consumer = session.consumer
+    grant = session.grant
     return ClientStats(
         client_id=identity.client_id,
         hostname=identity.hostname,
@@ -115,9 +116,9 @@ def _client(session: "Session", topic: str) -> ClientStats:
         deflate=identity.deflate,
         snappy=identity.snappy,
         user_agent=identity.user_agent,
-        authed=False,
-        auth_identity="",
-        auth_identity_url="",
+        authed=grant is not None,
+        auth_identity=grant.identity if grant else "",
+        auth_identity_url=grant.identity_url if grant else "",
         pub_counts=tuple((name, count) for name, count in session.published.items() if not topic or name == topic),
         tls=identity.tls,
         tls_cipher_suite="",

@@ -21,7 +21,7 @@ _LINGER_S = 5.0
 class Connection(asyncio.BufferedProtocol):
     """Feeds a session and writes what it has to say at the end of the turn."""
 
-    __slots__ = ("_door", "_session", "_stuck", "_transport", "_turn")
+    __slots__ = ("_door", "_session", "_stuck", "_transport", "_turn", "_waiting")
 
     _session: Session
     _transport: asyncio.Transport
@@ -30,6 +30,7 @@ class Connection(asyncio.BufferedProtocol):
         self._turn = turn
         self._door = door
         self._stuck = False  # the peer does not read
+        self._waiting = False  # the session wants no more for now
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the session, if there is room for one more."""
@@ -84,10 +85,23 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._turn.later(_LOOK_AGAIN_S, self._limit_unread)
 
+    def pause_reading(self) -> None:
+        """Leave what comes in the socket."""
+        self._waiting = True
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, and write what the session has to say by now."""
+        self._waiting = False
+        if not self._stuck:
+            self._transport.resume_reading()
+        self._turn.touch(self)
+
     def resume_writing(self) -> None:
         """The peer has read most of what was waiting."""
         self._stuck = False
-        self._transport.resume_reading()
+        if not self._waiting:
+            self._transport.resume_reading()
         self._session.resume_writing()
         self._turn.schedule()
 

@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 import msgpack
 
+from pynsqd.core.authority import Authority
 from pynsqd.core.broker import Broker
 from pynsqd.core.changes import Change
 from pynsqd.core.channel import Channel
@@ -42,12 +43,13 @@ def error(text: str | bytes) -> Frame:
 class Node:
     """A broker with its clock. The monotonic clock and the time of day are far apart, so none passes as the other."""
 
-    def __init__(self, logs: LogStore | None = None, **options: Any) -> None:
+    def __init__(self, logs: LogStore | None = None, authority: Authority | None = None, **options: Any) -> None:
         self.clock = FakeClock(5 * S)
         self.wall_offset_ns = 1_700_000_000 * S
         self._options = Options(**{"id": 1} | options)
         self._logs = logs or MemoryLogs()
-        self.broker = Broker(self._options, self._logs, self.now_ns, self.wall_ns)
+        self._authority = authority
+        self.broker = Broker(self._options, self._logs, self.now_ns, self.wall_ns, self._authority)
         self.states: dict[str, Any] = {}  # the last checkpoint
         self.checkpoints = 0
         self.changes: list[Change] = []
@@ -165,7 +167,7 @@ class Node:
             client.closed = True
         self._touched.clear()
         self.unsynced.clear()
-        self.broker = Broker(self._options, self._logs, self.now_ns, self.wall_ns)
+        self.broker = Broker(self._options, self._logs, self.now_ns, self.wall_ns, self._authority)
         if self.states:
             last = max(self.states.values(), key=lambda state: state["released"])
             self.broker.resume(last["released"], last["wall"])
@@ -211,6 +213,7 @@ class Client:
         self.node = node
         self.session = node.broker.session(self, address, node.now_ns)
         self.closed = False
+        self.paused = False
         self.answers = False  # heartbeats are answered, and not shown to the test
         self.writes = 0
         self._buffer = b""
@@ -252,6 +255,15 @@ class Client:
             self.send(b"NOP\n")
         if self.session.finished:
             self.drop()
+
+    def pause_reading(self) -> None:
+        """The session wants no more for now; the test may send in spite of it, as what was read already does."""
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        """The session wants more, and has something to say."""
+        self.paused = False
+        self.node.touch(self)
 
     def take(self) -> list[Frame]:
         """Return the frames written since the last call."""
