@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 CHANNEL = "conformance"
+SECRET = os.environ.get("AUTH_SECRET")
 MSG_TIMEOUT_MS = 1_000
 HEARTBEAT_MS = 1_000
 MAX_IN_FLIGHT = 10

@@ -48,8 +48,14 @@ class Pynsq:
             max_in_flight=MAX_IN_FLIGHT,
             msg_timeout=MSG_TIMEOUT_MS / 1000,
             heartbeat_interval=HEARTBEAT_MS // 1000,
+            auth_secret=conformance.SECRET,
         )
-        self.writer = nsq.Writer([node], reconnect_interval=0.2, heartbeat_interval=HEARTBEAT_MS // 1000)
+        self.writer = nsq.Writer(
+            [node],
+            reconnect_interval=0.2,
+            heartbeat_interval=HEARTBEAT_MS // 1000,
+            auth_secret=conformance.SECRET,
+        )
         await self.wait_for_writer()
 
     async def publish(self, body: str) -> None:

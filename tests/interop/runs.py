@@ -1,6 +1,7 @@
 """Plays the conformance scenario (README.md) with one real client and one node of its own, and keeps what happened."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -81,17 +82,22 @@ def _python(driver: str, module: str, name: str) -> tuple[list[str], str, str]:
     return [sys.executable, str(HERE / driver)], f"{name}/", missing
 
 
-def play(client: RealClient, topic: str, lookupd: Daemon, folder: Path) -> Run:
-    """Start a node, let the driver play against it, restart the node where the driver asks for it."""
+def play(
+    client: RealClient, topic: str, lookupd: Daemon, folder: Path, *flags: str, env: dict[str, str] | None = None
+) -> Run:
+    """Start a node, let the driver play against it, restart the node where the driver asks for it.
+
+    ``flags`` are the node's, ``env`` is the driver's.
+    """
     lookup_tcp, lookup_http = _address(lookupd.tcp), _address(lookupd.http)
-    node = Daemon("nsqd", f"--lookupd-tcp-address={lookup_tcp}", data_path=folder).start()
+    node = Daemon("nsqd", f"--lookupd-tcp-address={lookup_tcp}", *flags, data_path=folder).start()
     at_restart: dict[str, Any] = {}
     events: list[Event] = []
     try:
         _post(node, "/topic/create", topic=topic)
         _wait_until(lambda: _known(lookupd, topic), "lookupd does not know the node's topic")
         with (folder / "driver.stderr").open("w+") as stderr:
-            with _driver([*client.command, lookup_http, topic], stderr) as driver:
+            with _driver([*client.command, lookup_http, topic], stderr, env or {}) as driver:
                 assert driver.stdin is not None
                 assert driver.stdout is not None
                 for line in driver.stdout:
@@ -111,9 +117,9 @@ def play(client: RealClient, topic: str, lookupd: Daemon, folder: Path) -> Run:
 class _driver:
     """A driver's process, killed when it takes longer than PLAY_S."""
 
-    def __init__(self, command: list[str], stderr: IO[str]) -> None:
+    def __init__(self, command: list[str], stderr: IO[str], env: dict[str, str]) -> None:
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, env=os.environ | env
         )
         self.alarm = threading.Timer(PLAY_S, self.process.kill)
 

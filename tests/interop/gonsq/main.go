@@ -103,6 +103,7 @@ func main() {
 	config.HeartbeatInterval = heartbeat
 	config.MaxInFlight = maxInFlight
 	config.LookupdPollInterval = 200 * time.Millisecond
+	config.AuthSecret = os.Getenv("AUTH_SECRET")
 	logger := log.New(os.Stderr, "", log.Lmicroseconds)
 
 	producer, err := nsq.NewProducer(findNode(lookupd, topic), config)

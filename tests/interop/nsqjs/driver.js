@@ -10,6 +10,7 @@ const MAX_IN_FLIGHT = 10
 const DELAY_MS = 500
 const TOUCHES = 3
 const TOUCH_EVERY_MS = 400
+const SECRET = process.env.AUTH_SECRET || null
 
 const [lookupd, topic] = process.argv.slice(2)
 const finished = new Map() // body -> the resolver of its promise
@@ -53,7 +54,7 @@ async function handle(message) {
 // A Writer does not reconnect by itself: its user calls connect() again, here until it is ready.
 async function connectWriter(host, port) {
   for (;;) {
-    const attempt = new Writer(host, port, {heartbeatInterval: HEARTBEAT_S})
+    const attempt = new Writer(host, port, {heartbeatInterval: HEARTBEAT_S, authSecret: SECRET})
     attempt.connect()
     try {
       await once(attempt, Writer.READY)
@@ -102,6 +103,7 @@ async function main() {
     maxInFlight: MAX_IN_FLIGHT,
     messageTimeout: MSG_TIMEOUT_MS,
     heartbeatInterval: HEARTBEAT_S,
+    authSecret: SECRET,
   })
   reader.on(Reader.MESSAGE, handle)
   reader.on(Reader.ERROR, (error) => console.error('reader:', error.message))
