@@ -13,6 +13,7 @@ from lookupd.connection import Connection
 from lookupd.httpapi import HttpApi
 from lookupd.options import Options
 from lookupd.registration_db import RegistrationDB
+from pynsqd.runtime.api_keys import ApiKeys, lookupd_policy
 from pynsqd.runtime.http import http_server
 from pynsqd.runtime.lifecycle import stop_signals
 from pynsqd.runtime.listener import Listener, listen
@@ -27,24 +28,28 @@ _HTTP_SHUTDOWN_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Where a lookupd is listening."""
+    """Where a lookupd is listening, and with which keys."""
 
     tcp: Listener
     http: Listener
+    keys: ApiKeys | None
 
 
 async def serve(options: Options, ready: Callable[[Listeners], None] | None = None) -> None:
-    """Run a lookupd until SIGINT or SIGTERM; SIGHUP does nothing.
+    """Run a lookupd until SIGINT or SIGTERM; SIGHUP reads the API keys again.
 
     Raises:
-        StartupError: an address cannot be listened on.
+        StartupError: an address cannot be listened on, or the file of API keys is wrong.
     """
     with stop_signals() as signals, Logs(options.log_prefix, options.log_level, options.log_format) as logs:
-
-        async def on_hangup() -> None:
-            logs.logger.info("SIGHUP ignored, there is nothing to reload")
-
         async with running(options, logs.logger) as listeners:
+
+            async def on_hangup() -> None:
+                if listeners.keys is None:
+                    logs.logger.info("SIGHUP ignored, there is nothing to reload")
+                else:
+                    listeners.keys.reload()
+
             logs.logger.info(build_info("pynsqlookupd"))
             if ready is not None:
                 ready(listeners)
@@ -64,7 +69,8 @@ async def running(options: Options, log: FilteringBoundLogger) -> AsyncIterator[
     async with AsyncExitStack() as stack:
         tcp = await listen(options.tcp_address, lambda: Connection(db, identity, connections, log))
         stack.callback(tcp.server.close)
-        http_connections = http_server(HttpApi(db).router(), log)
+        keys = ApiKeys(options.http_api_key_file, lookupd_policy, log) if options.http_api_key_file else None
+        http_connections = http_server(HttpApi(db).router(), log, keys)
         http = await listen(options.http_address, http_connections)
         stack.callback(http.server.close)
 
@@ -74,7 +80,7 @@ async def running(options: Options, log: FilteringBoundLogger) -> AsyncIterator[
         for name, listener in (("TCP", tcp), ("HTTP", http)):
             await listener.server.start_serving()
             log.info(f"{name}: listening on {listener.address}")
-        yield Listeners(tcp, http)
+        yield Listeners(tcp, http, keys)
         tcp.server.close()
         http.server.close()
         for connection in list(connections):

@@ -30,6 +30,9 @@ class Options:
     http_address: str = option(
         STRING, "http-address", "0.0.0.0:4161", "where clients ask: host:port, or a path", unit="address"
     )
+    http_api_key_file: str = option(
+        STRING, "http-api-key-file", "", "file with the keys that HTTP requests need to change anything", unit="file"
+    )
     broadcast_address: str = option(
         STRING, "broadcast-address", "", "the host that nodes are told", unit="host", shown="the host name"
     )

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic_ns, time_ns
+from typing import TYPE_CHECKING
 
 import anyio
 
@@ -33,13 +34,17 @@ from pynsqd.wire import encoder
 from pynsqd.wire.constants import NSQ_VERSION
 from pynsqd.wire.errors import StartupError, StorageError
 
+if TYPE_CHECKING:
+    from pynsqd.runtime.api_keys import ApiKeys
+
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Where a node is listening; ``http`` is None with --http-address=""."""
+    """Where a node is listening, and with which keys; ``http`` is None with --http-address=""."""
 
     tcp: Listener
     http: Listener | None
+    keys: ApiKeys | None
 
 
 async def serve(options: Options, ready: Callable[[Listeners], None] | None = None) -> None:
@@ -49,11 +54,11 @@ async def serve(options: Options, ready: Callable[[Listeners], None] | None = No
         StartupError: the data path is in use or damaged, or an address cannot be listened on.
     """
     with stop_signals() as signals, Logs(options.log_prefix, options.log_level, options.log_format) as logs:
-
-        async def on_hangup() -> None:
-            logs.logger.info("SIGHUP ignored, there is nothing to reload")
-
         async with running(options, logs) as listeners:
+
+            async def on_hangup() -> None:
+                _reload(listeners, logs)
+
             logs.logger.info(build_info("pynsqd"))
             if notice := idle_notice(options, options.given):
                 logs.logger.warning(notice)
@@ -90,6 +95,11 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         broker = Broker(options, logs_on_disk, monotonic_ns(), time_ns(), auth)
         registry = Registry(broker, folder, log)
         turn = Turn(broker, registry.on_changes)
+        keys = None
+        if options.http_api_key_file:
+            from pynsqd.runtime.api_keys import ApiKeys, node_policy  # noqa: PLC0415  # not needed by most
+
+            keys = ApiKeys(options.http_api_key_file, node_policy, log)
         stack.callback(turn.close)
         checkpoint = Checkpoint(folder)
         stack.callback(checkpoint.close)
@@ -98,7 +108,7 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         most = options.max_connections
         too_many = encoder.error(f"E_TOO_MANY_CONNECTIONS connections exceed limit of {most}".encode())
         door = Door("TCP", most, too_many, log.warning)
-        ingest = Ingest(turn, options, Door("HTTP", most, TOO_MANY_CONNECTIONS, log.warning))
+        ingest = Ingest(turn, options, Door("HTTP", most, TOO_MANY_CONNECTIONS, log.warning), keys)
         stack.callback(ingest.close)
 
         tcp = await listen(options.tcp_address, lambda: Connection(turn, door))
@@ -107,7 +117,7 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         if options.http_address:
             http = await listen(options.http_address, ingest.connection)
             stack.callback(http.server.close)
-        listeners = Listeners(tcp, http)
+        listeners = Listeners(tcp, http, keys)
 
         registry.load(checkpoint.states, logs_on_disk.topics())
         turn.schedule()
@@ -128,7 +138,8 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
                 await listener.server.start_serving()
                 log.info(f"{name}: listening on {listener.address}")
         await tasks.start(peers.run, options.nsqlookupd_tcp_addresses)
-        node = Node(turn, options, logs, peers, tcp_port=tcp.port, http_port=http.port if http else 0)
+        http_port = http.port if http else 0
+        node = Node(turn, options, logs, peers, tcp_port=tcp.port, http_port=http_port, keys=keys)
         tasks.start_soon(_serve_general_path, ingest, node)
         tasks.start_soon(persistence.probe_forever)
         if options.statsd_address:
@@ -148,6 +159,14 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         await turn.committed()
         registry.save()
         await persistence.close()
+
+
+def _reload(listeners: Listeners, logs: Logs) -> None:
+    """Read again what SIGHUP is for."""
+    if listeners.keys is None:
+        logs.logger.info("SIGHUP ignored, there is nothing to reload")
+    else:
+        listeners.keys.reload()
 
 
 async def _serve_general_path(ingest: Ingest, node: Node) -> None:

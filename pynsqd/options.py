@@ -161,6 +161,9 @@ class Options:
     auth_http_request_method: str = option(
         word_of("get", "post"), "auth-http-request-method", "get", "how auth servers are asked"
     )
+    http_api_key_file: str = option(
+        STRING, "http-api-key-file", "", "file with the keys that HTTP requests need; empty for none", unit="file"
+    )
     http_client_connect_timeout_ns: int = option(
         DURATION, "http-client-connect-timeout", 2 * SECOND, "limit for connecting to lookupd and auth servers"
     )

@@ -93,6 +93,7 @@ def test_there_are_no_other_flags() -> None:
         "max-connections",
         "max-topics",
         "max-channels",
+        "http-api-key-file",
     ]
     assert {each.name for each in flags_of(Options)} == {
         *(flag for flag, _, _ in NSQD),

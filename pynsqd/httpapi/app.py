@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pynsqd.core.publisher import Failure
     from pynsqd.net.turn import Turn
     from pynsqd.options import Options
+    from pynsqd.runtime.api_keys import ApiKeys
     from pynsqd.runtime.http_connection import HttpServer
     from pynsqd.runtime.kinds import LogLevel
     from pynsqd.wire.errors import StorageError
@@ -55,12 +56,21 @@ class Node:
     """What HTTP can see and change of a node. ``options`` are those in force: ports and prefix filled in."""
 
     def __init__(
-        self, turn: Turn, options: Options, logs: LogControl, peers: Peers, *, tcp_port: int, http_port: int
+        self,
+        turn: Turn,
+        options: Options,
+        logs: LogControl,
+        peers: Peers,
+        *,
+        tcp_port: int,
+        http_port: int,
+        keys: ApiKeys | None = None,
     ) -> None:
         """Take the ports that are listened on; -1 for a Unix socket."""
         self.turn = turn
         self.logs = logs
         self.peers = peers
+        self.keys = keys
         self.tcp_port = tcp_port
         self.http_port = http_port
         self.started_ns = time.time_ns()
@@ -77,7 +87,7 @@ class Node:
 async def general_path(node: Node) -> HttpServer:
     """Return the protocol factory of the general path. Takes as long as the import of aiohttp, but not the loop."""
     await to_thread.run_sync(import_module, "pynsqd.runtime.http_connection")
-    return http_server(build_router(node), node.logs.logger)
+    return http_server(build_router(node), node.logs.logger, node.keys)
 
 
 def build_router(node: Node) -> Router:

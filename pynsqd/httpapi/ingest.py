@@ -16,7 +16,7 @@ import httptools
 
 from pynsqd.core.group_commit import HeldReplies
 from pynsqd.httpapi.publish import STORAGE_FAILED, Target, ping, publish, read_target
-from pynsqd.runtime.http import Reply, failure, v1
+from pynsqd.runtime.http import Reply, failure, key_of, v1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pynsqd.net.door import Door
     from pynsqd.net.turn import Turn
     from pynsqd.options import Options
+    from pynsqd.runtime.api_keys import ApiKeys
     from pynsqd.wire.errors import StorageError
 
 _MAX_HEAD: Final = 8192  # bytes; a longer head is the general path's to judge
@@ -122,9 +123,32 @@ class _HeadReader:
         self.plain = False  # httptools saw the head end earlier than its first empty line with carriage returns
 
 
-def read_head(raw: bytes, options: Options) -> Head | None:
-    """Parse the head of one request, its empty line included; None if the request is the general path's."""
-    reader = _HeadReader()
+class _KeyedHeadReader(_HeadReader):
+    """Looks for a key too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: dict[bytes, str] = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        lowered = name.lower()
+        if lowered in (b"x-api-key", b"authorization"):
+            self.plain = self.plain and lowered not in self.keys
+            self.keys[lowered] = value.decode("utf-8", "surrogateescape")
+        super().on_header(name, value)
+
+    def allowed(self, path: str, keys: ApiKeys) -> bool:
+        """Tell whether it may POST to ``path``."""
+        key = key_of(self.keys.get(b"x-api-key"), self.keys.get(b"authorization"))
+        return keys.refusal("POST", path, key) is None
+
+
+def read_head(raw: bytes, options: Options, keys: ApiKeys | None = None) -> Head | None:
+    """Parse the head of one request, its empty line included; None if the request is the general path's.
+
+    So is one that ``keys`` do not allow.
+    """
+    reader = _HeadReader() if keys is None else _KeyedHeadReader()
     parser = httptools.HttpRequestParser(reader)
     try:
         parser.feed_data(raw)
@@ -144,6 +168,8 @@ def read_head(raw: bytes, options: Options) -> Head | None:
     if method == b"GET" and path == "/ping" and not reader.content_length:
         return Head(None, 0, style)
     if method != b"POST" or path not in ("/pub", "/mpub"):
+        return None
+    if keys is not None and isinstance(reader, _KeyedHeadReader) and not reader.allowed(path, keys):
         return None
     target = read_target(path, query, options)
     return Head(target, reader.content_length, style) if reader.content_length <= target.limit else None
@@ -173,14 +199,17 @@ class Ingest:
     come before (the general path's imports take a quarter of a second) wait for it.
     """
 
-    def __init__(self, turn: Turn, options: Options, door: Door) -> None:
+    def __init__(self, turn: Turn, options: Options, door: Door, keys: ApiKeys | None = None) -> None:
         self.turn = turn
         self.door = door
         self.options = options
+        self._keys = keys
         self.general: GeneralPath | None = None
         self.parked: list[IngestConnection] = []
         self.connections: set[IngestConnection] = set()
         self.heads: dict[bytes, Head] = {}
+        if keys is not None:
+            keys.on_reload = self.heads.clear  # a head is known because its key allowed it
         self.second = 0  # counts while there are connections
         self.date = ""
         self.ok: list[bytes] = []  # the answer to a publish in each style
@@ -216,7 +245,7 @@ class Ingest:
 
     def learn(self, raw: bytes) -> Head | None:
         """Read a head and know it by its bytes from now on; None if the request is the general path's."""
-        head = read_head(raw, self.options)
+        head = read_head(raw, self.options, self._keys)
         if head is not None and len(raw) <= _MAX_KNOWN_HEAD:
             if len(self.heads) >= _KNOWN_HEADS:
                 self.heads.clear()

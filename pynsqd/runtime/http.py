@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, unquote_plus
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from aiohttp import web
     from structlog.typing import FilteringBoundLogger
 
+    from pynsqd.runtime.api_keys import ApiKeys
     from pynsqd.runtime.http_connection import HttpServer
 
 _NSQ_HEADER: Final = ("X-Nsq-Content-Type", "nsq; version=1.0")
@@ -137,6 +138,27 @@ def valid_name(query: dict[str, str], name: str) -> str:
     if not is_valid_name(value):
         raise HttpError(400, f"INVALID_ARG_{name.upper()}")
     return value
+
+
+# ---- keys
+
+
+def key_of(x_api_key: str | None, authorization: str | None) -> str | None:
+    """Return the key that the two headers hold: X-API-Key counts first, then ``Authorization: Bearer``."""
+    if x_api_key is not None:
+        return x_api_key.strip()
+    if authorization is not None and authorization[:7].lower() == "bearer ":
+        return authorization[7:].strip()
+    return None
+
+
+def _refusal(request: HttpRequest, keys: ApiKeys) -> Reply | None:
+    """Refuse what the request's key does not allow; a body is left unread then, and the connection ends."""
+    headers = request.web.headers
+    key = key_of(headers.get("X-API-Key"), headers.get("Authorization"))
+    target = f"{request.path}?{request.raw_query}" if request.raw_query else request.path
+    refusal = keys.refusal(request.method, target, key)
+    return refusal and replace(refusal, close=request.web.body_exists)
 
 
 # ---- requests and routes
@@ -277,8 +299,11 @@ def _redirect(method: str, path: str, raw_query: str) -> Reply:
     return Reply(301, page.encode(), (("Content-Type", "text/html; charset=utf-8"), ("Location", location)))
 
 
-def http_server(router: Router, log: FilteringBoundLogger) -> HttpServer:
-    """Return a factory of protocols that answer by ``router``; to be called in the running loop. Imports aiohttp."""
+def http_server(router: Router, log: FilteringBoundLogger, keys: ApiKeys | None = None) -> HttpServer:
+    """Return a factory of protocols that answer by ``router``, if ``keys`` allow it. Imports aiohttp.
+
+    To be called in the running loop.
+    """
     # a quarter of a second, and only who serves needs it
     from pynsqd.runtime.http_connection import HttpResponse, HttpServer  # noqa: PLC0415
 
@@ -286,7 +311,9 @@ def http_server(router: Router, log: FilteringBoundLogger) -> HttpServer:
         path, raw_query = split_target(message.raw_path)
         request = HttpRequest(message.method, path, raw_query, message)
         try:
-            reply = await router.dispatch(request)
+            reply = _refusal(request, keys) if keys is not None else None
+            if reply is None:
+                reply = await router.dispatch(request)
         except Exception:
             log.exception("http request failed", method=message.method, path=path)
             reply = failure(500, "INTERNAL_ERROR")

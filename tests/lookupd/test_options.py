@@ -16,7 +16,7 @@ NSQLOOKUPD = [
     ("inactive-producer-timeout", "inactive_producer_timeout", 300_000_000_000),
     ("tombstone-lifetime", "tombstone_lifetime", 45_000_000_000),
 ]
-OURS = ["log-format", "build-info"]
+OURS = ["log-format", "build-info", "http-api-key-file"]
 
 
 @pytest.mark.parametrize(("flag", "key", "default"), NSQLOOKUPD)
