@@ -1,9 +1,11 @@
 """The broker: topics, what happened in this turn, and the timers. Synchronous; time comes in as now_ns."""
 
-from pynsqd.core.authority import Authority
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
 from pynsqd.core.changes import Change, ChangeKind
 from pynsqd.core.channel import Channel
-from pynsqd.core.guarded import GuardedSession
 from pynsqd.core.ids import IdGenerator
 from pynsqd.core.log import LogStore
 from pynsqd.core.publisher import Pending
@@ -16,6 +18,9 @@ from pynsqd.options import Options
 from pynsqd.wire.errors import LimitReached, StartupError, StorageError
 from pynsqd.wire.identify import Limits
 from pynsqd.wire.names import is_ephemeral
+
+if TYPE_CHECKING:
+    from pynsqd.core.authority import Authority
 
 # What an ephemeral topic or channel may hold when --mem-queue-size is 0: nsqd delivers only by luck then.
 _LEAST_MEMORY = 100
@@ -31,7 +36,7 @@ class Broker:
     """
 
     def __init__(
-        self, options: Options, logs: LogStore, now_ns: int, wall_ns: int, authority: Authority | None = None
+        self, options: Options, logs: LogStore, now_ns: int, wall_ns: int, authority: "Authority | None" = None
     ) -> None:
         """Begin without topics; ``authority`` says what clients may do, without one that is everything."""
         self.options = options
@@ -73,7 +78,11 @@ class Broker:
         self.metadata_error = ""  # what is wrong with the file of topics and channels
         self.buffered_bytes = 0  # frames in memory, counted once for every channel that waits with them
         self.memory_bytes = options.mem_queue_bytes
-        self._authority = authority
+        self._new_session: Callable[[Broker, Peer, str, int], Session] = Session
+        if authority is not None:
+            from pynsqd.core.guarded import GuardedSession  # noqa: PLC0415  # not needed by most
+
+            self._new_session = partial(GuardedSession, authority=authority)
         self._logs = logs
         self.sessions: dict[Session, None] = {}
 
@@ -122,10 +131,7 @@ class Broker:
 
     def session(self, peer: Peer, remote_address: str, now_ns: int) -> Session:
         """Start a V2 session for a new connection from ``remote_address`` (host:port)."""
-        if self._authority is None:
-            session = Session(self, peer, remote_address, now_ns)
-        else:
-            session = GuardedSession(self, peer, remote_address, now_ns, self._authority)
+        session = self._new_session(self, peer, remote_address, now_ns)
         self.sessions[session] = None
         return session
 

@@ -17,7 +17,6 @@ from pynsqd.core.publishing import pub_again, read_batch
 from pynsqd.core.timers import Timer
 from pynsqd.core.transitions import INIT, LEGAL
 from pynsqd.wire import encoder
-from pynsqd.wire.authorization import Grant
 from pynsqd.wire.constants import MAGIC_V2
 from pynsqd.wire.decoder import Decoder, LineTooLong
 from pynsqd.wire.errors import (
@@ -35,6 +34,7 @@ from pynsqd.wire.quote import text
 if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
     from pynsqd.core.topic import Topic
+    from pynsqd.wire.authorization import Grant
 
 DEFAULT_HEARTBEAT_NS: Final = 30_000_000_000
 # How long half a command, or output that is not read, may stand where there are no heartbeats to say so.

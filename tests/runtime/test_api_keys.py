@@ -133,6 +133,12 @@ def test_file_that_others_have_access_to(mode: int, tmp_path: Path) -> None:
     ApiKeys(path, node_policy, capture_log()[0])
 
 
+def test_file_that_the_documentation_shows(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    found = keys(tmp_path, page.partition("## API keys")[2].split("```")[1])
+    assert [status(found, request, None) for request in ("POST /pub", "GET /stats")] == [200, 401]
+
+
 def test_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="No such file"):
         ApiKeys(str(tmp_path / "none"), node_policy, capture_log()[0])
