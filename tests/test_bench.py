@@ -1,4 +1,4 @@
-"""The bench scripts start, ask a question, and stand in run.py. Their figures are for a quiet machine, not for tests."""
+"""The bench scripts start, ask a question, and stand in run.py. Their figures are for a quiet machine only."""
 
 import ast
 import subprocess

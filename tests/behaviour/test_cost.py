@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pynsqd.httpapi.ingest import Ingest
+from pynsqd.net.door import Door
 from pynsqd.storage.topic_log import LogStore
 from tests.support.cost import blocks, bytecodes
 from tests.support.session_wire import Client, Node, command, mpub
@@ -142,7 +143,8 @@ class _Transport:
 
 @counted
 async def test_ten_posts_in_a_turn(node: Node) -> None:
-    ingest = Ingest(_Turn(node), node.broker.options)  # type: ignore[arg-type]
+    door = Door("HTTP", 0, b"", lambda *_, **__: None)
+    ingest = Ingest(_Turn(node), node.broker.options, door)  # type: ignore[arg-type]
     connections = [ingest.connection() for _ in range(10)]
     for connection in connections:
         connection.connection_made(_Transport())  # type: ignore[arg-type]
