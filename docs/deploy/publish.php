@@ -8,7 +8,7 @@
  * @param string $topic   made by its first message
  * @param string $body    1 byte to 1 MiB, any bytes
  * @param int    $deferMs deliver it this many milliseconds from now
- * @throws RuntimeException it was refused, or both attempts failed: the message may or may not have been published
+ * @throws RuntimeException it was refused, and not published; or both attempts failed, and it may have been published
  */
 function nsq_publish(string $topic, string $body, int $deferMs = 0, string $url = 'http://127.0.0.1:8080'): void
 {
