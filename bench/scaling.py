@@ -61,7 +61,7 @@ def measure_backlog(broker: Broker, waiting: int) -> Figures:
 
 def backlog_row(waiting: int) -> Row:
     return Row(
-        f"{waiting:,} messages wait before",
+        f"waiting before: {waiting:,} messages",
         partial(measure_backlog, waiting=waiting),
         nsqd_flags=NSQD_IN_MEMORY,
         section="Backlog, published and consumed at once behind it",
@@ -73,13 +73,13 @@ def rows() -> Iterator[Row]:
     in_memory = partial(Row, nsqd_flags=NSQD_IN_MEMORY)
     for count in TOPICS:
         section = "Topics, each with a channel and a consumer with buffering off, MPUBs of 20 to each in turn"
-        yield Row(f"{count:,} topics", partial(measure_topics, count=count), section=section)
+        yield Row(f"topics: {count:,}", partial(measure_topics, count=count), section=section)
     for count in CHANNELS:
         section = "Channels of a topic, each delivery a message"
-        yield in_memory(f"{count} channels", partial(measure_channels, count=count), section=section)
+        yield in_memory(f"channels: {count}", partial(measure_channels, count=count), section=section)
     for count in CONSUMERS:
         section = "Consumers of a channel that drain its backlog"
-        yield in_memory(f"{count:,} consumers", partial(measure_consumers, count=count), section=section)
+        yield in_memory(f"consumers: {count:,}", partial(measure_consumers, count=count), section=section)
     for size in BODY_SIZES:
         yield in_memory(f"bodies of {size:,} B", partial(measure_bodies, size=size), section="Body size")
     for waiting in BACKLOGS:

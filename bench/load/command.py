@@ -6,7 +6,7 @@ import argparse
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import groupby
@@ -39,12 +39,7 @@ def main(*rows: Row) -> None:
     else:
         build_peers()
         had, about = _peers(arguments.peers)
-        about += [
-            f"- {row.question}: {peer.name} runs with `{' '.join(row.flags(peer))}`"
-            for row in rows
-            for peer in PEERS
-            if row.flags(peer)
-        ]
+        about += _about_flags(rows)
         measured = []
         for row in rows:
             peers = [peer for peer in row.peers if peer.name in arguments.peers]
@@ -75,6 +70,17 @@ def _peers(names: Sequence[str]) -> tuple[set[str], list[str]]:
         else:
             had.add(peer.name)
     return had, about
+
+
+def _about_flags(rows: Sequence[Row]) -> Iterator[str]:
+    """Which rows run with which flags."""
+    questions: dict[str, list[str]] = {}
+    for row in rows:
+        for peer in row.peers:
+            if flags := row.flags(peer):
+                questions.setdefault(f"{peer.name} runs with `{' '.join(flags)}`", []).append(row.question)
+    for what, asked in questions.items():
+        yield f"- {what} for: {'; '.join(asked)}"
 
 
 def _start(peer: Peer, row: Row) -> AbstractContextManager[Broker]:
