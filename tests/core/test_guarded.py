@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pynsqd.core.authority import Answered, Question
 from pynsqd.wire.authorization import Grant, parse_grant
-from tests.support.session_wire import HEARTBEAT, OK, Client, Node, command, error, identify_command, mpub
+from tests.support.session_wire import CLOSE_WAIT, HEARTBEAT, OK, Client, Node, command, error, identify_command, mpub
 from tests.support.wire import RESPONSE, Frame
 
 ALL = {"topic": ".*", "channels": [".*"], "permissions": ["publish", "subscribe"]}
@@ -83,6 +85,34 @@ def test_what_needs_auth(guarded: Guarded, one: bytes, verb: str) -> None:
     assert guarded.ask(one) == [error(f"E_AUTH_FIRST AUTH required before {verb}")]
     assert guarded.client.closed
     assert not guarded.node.broker.topics
+
+
+@pytest.mark.parametrize(
+    ("address", "remote_ip"),
+    [("10.0.0.1:4", "10.0.0.1"), ("[::1]:4", "::1"), ("@", ""), ("[fe80::1%eth0]:4", "fe80::1%eth0")],
+)
+def test_address_of_the_client(address: str, remote_ip: str, guarded: Guarded) -> None:
+    Client(guarded.node, address).ask(b"  V2" + AUTH)
+    assert guarded.authority.questions[0].remote_ip == remote_ip
+
+
+@given(st.lists(st.integers(0, 200), max_size=8), st.integers(0, 9))
+def test_it_makes_no_difference_how_it_is_cut_and_when_the_answer_comes(cuts: list[int], late: int) -> None:
+    """The same answers, whether all comes at once or byte by byte, before the answer of the auth server or after."""
+    stream = AUTH + command(b"PUB t", b"x") + mpub(b"u", [b"a", b"b"]) + b"NOP\n" + command(b"DPUB t 0", b"y") * 3
+    stream += b"SUB t c\nRDY 0\nCLS\n" + command(b"PUB t", b"z") + b"BAD\n" + command(b"PUB t", b"never")
+    guarded = Guarded()
+    answers: list[Frame] = []
+    ends = [*sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
+    for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+        answers += guarded.ask(stream[start:end])
+        if number >= late and guarded.authority.waiting:
+            answers += guarded.answer()
+    if guarded.authority.waiting:
+        answers += guarded.answer()
+    assert answers == [WELCOME, *[OK] * 6, CLOSE_WAIT, OK, error("E_INVALID invalid command BAD")]
+    assert guarded.client.closed
+    assert guarded.node.topic().message_count == 5
 
 
 def test_others_do_not_wait(guarded: Guarded) -> None:
