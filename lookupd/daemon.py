@@ -11,6 +11,7 @@ from structlog.typing import FilteringBoundLogger
 
 from lookupd.connection import Connection
 from lookupd.httpapi import HttpApi
+from lookupd.metrics import Metrics
 from lookupd.options import Options
 from lookupd.registration_db import RegistrationDB
 from pynsqd.runtime.api_keys import ApiKeys, lookupd_policy
@@ -18,6 +19,7 @@ from pynsqd.runtime.http import http_server
 from pynsqd.runtime.lifecycle import stop_signals
 from pynsqd.runtime.listener import Listener, listen
 from pynsqd.runtime.logs import Logs
+from pynsqd.runtime.loop_lag import LoopWatch
 from pynsqd.runtime.version import build_info
 from pynsqd.wire.constants import NSQ_VERSION
 from pynsqd.wire.go_json import encode_json
@@ -70,7 +72,8 @@ async def running(options: Options, log: FilteringBoundLogger) -> AsyncIterator[
         tcp = await listen(options.tcp_address, lambda: Connection(db, identity, connections, log))
         stack.callback(tcp.server.close)
         keys = ApiKeys(options.http_api_key_file, lookupd_policy, log) if options.http_api_key_file else None
-        http_connections = http_server(HttpApi(db).router(), log, keys)
+        metrics = Metrics(db, connections)
+        http_connections = http_server(HttpApi(db, metrics).router(), log, keys)
         http = await listen(options.http_address, http_connections)
         stack.callback(http.server.close)
 
@@ -80,6 +83,7 @@ async def running(options: Options, log: FilteringBoundLogger) -> AsyncIterator[
         for name, listener in (("TCP", tcp), ("HTTP", http)):
             await listener.server.start_serving()
             log.info(f"{name}: listening on {listener.address}")
+        stack.callback(LoopWatch(metrics.loop_lag).close)
         yield Listeners(tcp, http, keys)
         tcp.server.close()
         http.server.close()

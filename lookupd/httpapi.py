@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from lookupd.registration_db import Producer, RegistrationDB
 from pynsqd.runtime.http import HttpError, HttpRequest, Reply, Router, argument, plain, v1, valid_name
+from pynsqd.runtime.metrics import CONTENT_TYPE
 from pynsqd.wire.constants import NSQ_VERSION
+
+if TYPE_CHECKING:
+    from lookupd.metrics import Metrics
 
 # What Go prints for the time that a tombstone never had.
 _NEVER_NS: Final = -6795364578871345152
@@ -16,8 +21,9 @@ _NEVER_NS: Final = -6795364578871345152
 class HttpApi:
     """The handlers, one per route."""
 
-    def __init__(self, db: RegistrationDB) -> None:
+    def __init__(self, db: RegistrationDB, metrics: Metrics) -> None:
         self._db = db
+        self._metrics = metrics
 
     def router(self) -> Router:
         """Return the routes."""
@@ -30,6 +36,9 @@ class HttpApi:
             ("/lookup", self.lookup),
             ("/nodes", self.nodes),
             ("/debug", self.debug),
+            ("/metrics", self.metrics),
+            ("/livez", self.ping),
+            ("/readyz", self.ping),  # what it knows is in memory and comes from the nodes: it is ready once it listens
         ):
             router.add("GET", path, handler)
         for path, handler in (
@@ -85,6 +94,10 @@ class HttpApi:
             for key, producers in self._db.registrations()
         }
         return v1(dict(sorted(shown.items())))
+
+    async def metrics(self, request: HttpRequest) -> Reply:
+        """Show the figures of this lookupd for Prometheus."""
+        return replace(plain(self._metrics.text(time.time_ns())), headers=(("Content-Type", CONTENT_TYPE),))
 
     async def create_topic(self, request: HttpRequest) -> Reply:
         """Add a topic without a producer."""

@@ -29,6 +29,17 @@ class Producer:
         return f"{self.info.broadcast_address}:{self.info.http_port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much a lookupd knows. An inactive producer is connected, but has not pinged for too long."""
+
+    topics: int
+    channels: int
+    active_producers: int
+    inactive_producers: int
+    tombstones: int
+
+
 # A dict without values, for it keeps its order.
 _Producers = dict[Producer, None]
 
@@ -167,6 +178,20 @@ class RegistrationDB:
             for channel, producers in channels.items():
                 if producers:
                     yield f"channel:{topic}:{channel}", [(producer, None) for producer in producers]
+
+    def counts(self, now_ns: int) -> Counts:
+        """Count what there is, in one look at every producer and topic."""
+        active = sum(self._is_active(producer, now_ns) for producer in self._producers)
+        tombstones = sum(
+            self.is_tombstoned(producer, topic, now_ns) for producer in self._producers for topic in producer.tombstones
+        )
+        return Counts(
+            topics=len(self._topics),
+            channels=sum(map(len, self._channels.values())),
+            active_producers=active,
+            inactive_producers=len(self._producers) - active,
+            tombstones=tombstones,
+        )
 
     def _is_active(self, producer: Producer, now_ns: int) -> bool:
         return now_ns - producer.last_update_ns <= self._inactive_producer_timeout_ns

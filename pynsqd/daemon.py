@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,17 @@ from pynsqd.httpapi.ingest import TOO_MANY_CONNECTIONS, Ingest
 from pynsqd.lookup_peer import LookupPeers
 from pynsqd.net.connection import Connection
 from pynsqd.net.door import Door
+from pynsqd.net.drain import Drain
 from pynsqd.net.persistence import Persistence
 from pynsqd.net.turn import Turn
 from pynsqd.options import Options, TlsRequired
 from pynsqd.registry import Registry
 from pynsqd.runtime.fields import idle_notice
-from pynsqd.runtime.lifecycle import stop_signals
+from pynsqd.runtime.lifecycle import StopSignals, stop_signals
 from pynsqd.runtime.listener import Listener, listen
 from pynsqd.runtime.logs import Logs
+from pynsqd.runtime.loop_lag import LoopWatch
+from pynsqd.runtime.metrics import Histogram
 from pynsqd.runtime.version import build_info
 from pynsqd.storage.checkpoint import Checkpoint
 from pynsqd.storage.dirlock import DirLock
@@ -40,15 +43,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Where a node is listening, and with which keys; ``http`` is None with --http-address=""."""
+    """Where a node is listening, with which keys, and what empties it; ``http`` is None with --http-address=""."""
 
     tcp: Listener
     http: Listener | None
     keys: ApiKeys | None
+    drain: Drain
 
 
 async def serve(options: Options, ready: Callable[[Listeners], None] | None = None) -> None:
-    """Run a node until SIGINT or SIGTERM.
+    """Run a node until SIGINT or SIGTERM, or until it is drained.
 
     Raises:
         StartupError: the data path is in use or damaged, or an address cannot be listened on.
@@ -64,8 +68,31 @@ async def serve(options: Options, ready: Callable[[Listeners], None] | None = No
                 logs.logger.warning(notice)
             if ready is not None:
                 ready(listeners)
-            stopped_by = await signals.wait(on_hangup)
-            logs.logger.info("stopping", signal=stopped_by.name)
+            stopped_by = await _stop_wanted(signals, on_hangup, listeners.drain, options.drain_timeout_ns)
+            logs.logger.info("stopping", **stopped_by)
+
+
+async def _stop_wanted(
+    signals: StopSignals, on_hangup: Callable[[], Awaitable[None]], drain: Drain, drain_timeout_ns: int
+) -> dict[str, str]:
+    """Wait for a signal and the drain that it begins, for the end of another drain, or for a second signal.
+
+    Returns what the log is to say of it.
+    """
+    stopped_by: dict[str, str] = {}
+    async with anyio.create_task_group() as tasks:
+
+        async def end_when_drained() -> None:
+            await drain.finished.wait()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(end_when_drained)
+        stopped_by["signal"] = (await signals.wait(on_hangup)).name
+        if drain_timeout_ns:
+            drain.begin(drain_timeout_ns)
+            stopped_by["signal"] = (await signals.wait(on_hangup)).name
+        tasks.cancel_scope.cancel()
+    return stopped_by
 
 
 @asynccontextmanager
@@ -117,17 +144,19 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         if options.http_address:
             http = await listen(options.http_address, ingest.connection)
             stack.callback(http.server.close)
-        listeners = Listeners(tcp, http, keys)
 
         registry.load(checkpoint.states, logs_on_disk.topics())
         turn.schedule()
         peers = LookupPeers(
             registry.registrations,
-            _identity(options, listeners),
+            _identity(options, tcp, http),
             log,
             connect_timeout_ns=options.http_client_connect_timeout_ns,
             request_timeout_ns=options.http_client_request_timeout_ns,
         )
+        loop_lag = Histogram()
+        stack.callback(LoopWatch(loop_lag).close)
+        listeners = Listeners(tcp, http, keys, Drain(broker, peers.leave, log))
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         registry.announce(peers, tasks, turn)
@@ -138,9 +167,21 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
                 await listener.server.start_serving()
                 log.info(f"{name}: listening on {listener.address}")
         await tasks.start(peers.run, options.nsqlookupd_tcp_addresses)
-        http_port = http.port if http else 0
-        node = Node(turn, options, logs, peers, tcp_port=tcp.port, http_port=http_port, keys=keys)
+        node = Node(
+            turn,
+            options,
+            logs,
+            peers,
+            ingest=ingest,
+            drain=listeners.drain,
+            timings=logs_on_disk.timings,
+            loop_lag=loop_lag,
+            tcp_port=tcp.port,
+            http_port=http.port if http else 0,
+            keys=keys,
+        )
         tasks.start_soon(_serve_general_path, ingest, node)
+        tasks.start_soon(listeners.drain.run)
         tasks.start_soon(persistence.probe_forever)
         if options.statsd_address:
             from pynsqd.statsd import push_forever  # noqa: PLC0415
@@ -174,13 +215,13 @@ async def _serve_general_path(ingest: Ingest, node: Node) -> None:
     ingest.serve_general(await general_path(node))
 
 
-def _identity(options: Options, listeners: Listeners) -> dict[str, object]:
+def _identity(options: Options, tcp: Listener, http: Listener | None) -> dict[str, object]:
     """Give what the node tells lookupd about itself (PROTOCOL 5.1)."""
-    http_port = listeners.http.port if listeners.http else 0
+    http_port = http.port if http else 0
     return {
         "version": NSQ_VERSION,
         "broadcast_address": options.broadcast_address,
         "hostname": os.uname().nodename,
-        "tcp_port": options.broadcast_tcp_port or max(listeners.tcp.port, 0),
+        "tcp_port": options.broadcast_tcp_port or max(tcp.port, 0),
         "http_port": options.broadcast_http_port or max(http_port, 0),
     }

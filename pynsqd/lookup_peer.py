@@ -76,6 +76,11 @@ class _Peer:
         self._scope = anyio.CancelScope()
         self._idle: anyio.CancelScope | None = None
 
+    @property
+    def connected(self) -> bool:
+        """Whether it is told what changes, now."""
+        return self._commands is not None
+
     async def run(self) -> None:
         """Stay connected until ``leave`` or ``stop``."""
         try:
@@ -227,6 +232,7 @@ class LookupPeers:
         self._http: aiohttp.ClientSession | None = None
         self._http_wanted = anyio.Event()
         self._http_ready = anyio.Event()
+        self._left = False
         self._closed = anyio.Event()
 
     async def run(self, addresses: Iterable[str], *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -246,7 +252,7 @@ class LookupPeers:
 
     def set_addresses(self, addresses: Iterable[str]) -> None:
         """Close the connections that are not wanted any more and make the new ones. Only while ``run`` runs."""
-        if self._tasks is None or self._closed.is_set():
+        if self._tasks is None or self._left:
             return
         wanted = dict.fromkeys(addresses)
         for address in self._peers.keys() - wanted.keys():
@@ -333,13 +339,23 @@ class LookupPeers:
         )
         self._http_ready.set()
 
-    async def close(self) -> None:
-        """Take back all registrations and close; ``run`` ends. Takes a second at most."""
+    def connected(self) -> dict[str, bool]:
+        """Tell of each address whether its lookupd is connected."""
+        return {address: peer.connected for address, peer in self._peers.items()}
+
+    async def leave(self) -> None:
+        """Take back all registrations and stay away; ``channels`` can still be asked. Takes a second at most."""
+        self._left = True
         for peer in self._peers.values():
             peer.leave()
         with anyio.move_on_after(_LEAVE_TIMEOUT_S):
             for peer in self._peers.values():
                 await peer.finished.wait()
+
+    async def close(self) -> None:
+        """Leave, if that is still to be done, and let ``run`` end."""
+        if not self._left:
+            await self.leave()
         self._closed.set()
 
 

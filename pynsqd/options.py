@@ -218,6 +218,12 @@ class Options:
     sync_timeout_ns: int = option(
         DURATION, "sync-timeout", 2 * SECOND, "longest time between two syncs of a log", limit=POSITIVE
     )
+    drain_timeout_ns: int = option(
+        DURATION,
+        "drain-timeout",
+        0,
+        "longest time to deliver what is left after SIGTERM, publishes refused; 0 to stop at once",
+    )
     queue_scan_worker_pool_max: int = option(
         INTEGER,
         "queue-scan-worker-pool-max",

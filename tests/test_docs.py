@@ -22,7 +22,9 @@ from urllib.request import urlopen
 
 import pytest
 
+import lookupd.metrics
 import lookupd.options
+import pynsqd.httpapi.metrics
 import pynsqd.options
 from lookupd.httpapi import HttpApi
 from pynsqd.core.transitions import LEGAL
@@ -232,8 +234,14 @@ def test_every_endpoint_of_the_node_is_documented(routes: list[str]) -> None:
 
 
 def test_every_endpoint_of_lookupd_is_documented(routes: list[str]) -> None:
-    HttpApi(MagicMock()).router()
+    HttpApi(MagicMock(), MagicMock()).router()
     assert documented(1) == set(routes)
+
+
+def test_every_metric_is_documented() -> None:
+    metrics = {metric.name for metric in (*pynsqd.httpapi.metrics.METRICS, *lookupd.metrics.METRICS)}
+    named = set(re.findall(r"`((?:pynsqd|lookupd|process)_\w+)`", text_of("docs/http-api.md")))
+    assert named == metrics
 
 
 def test_every_command_and_error_is_documented() -> None:

@@ -90,6 +90,7 @@ def test_there_are_no_other_flags() -> None:
         "durability",
         "checkpoint-interval",
         "mem-queue-bytes",
+        "drain-timeout",
         "max-connections",
         "max-topics",
         "max-channels",

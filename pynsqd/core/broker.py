@@ -15,7 +15,7 @@ from pynsqd.core.stats import BrokerStats, StorageStats
 from pynsqd.core.timers import Timers
 from pynsqd.core.topic import Topic
 from pynsqd.options import Options
-from pynsqd.wire.errors import LimitReached, StartupError, StorageError
+from pynsqd.wire.errors import Draining, LimitReached, StartupError, StorageError
 from pynsqd.wire.identify import Limits
 from pynsqd.wire.names import is_ephemeral
 
@@ -85,6 +85,9 @@ class Broker:
             self._new_session = partial(GuardedSession, authority=authority)
         self._logs = logs
         self.sessions: dict[Session, None] = {}
+        self.session_count = 0  # all there have been
+        self.refused_count = 0  # publishes that got an error although there was nothing wrong with them
+        self.draining = False  # takes no more messages and no new topics, see net.drain
 
     # -- topics --------------------------------------------------------------------------------------------------
 
@@ -92,6 +95,8 @@ class Broker:
         """Return the topic of that (valid) name, a new one if there is none. Raises StorageError, LimitReached."""
         topic = self.topics.get(name)
         if topic is None:
+            if self.draining:
+                raise Draining
             limit = self.options.max_topics
             if limit and len(self.topics) >= limit:
                 raise LimitReached("TOO_MANY_TOPICS", f"topics exceed limit of {limit}")
@@ -133,6 +138,7 @@ class Broker:
         """Start a V2 session for a new connection from ``remote_address`` (host:port)."""
         session = self._new_session(self, peer, remote_address, now_ns)
         self.sessions[session] = None
+        self.session_count += 1
         return session
 
     def forget(self, session: Session) -> None:

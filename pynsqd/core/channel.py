@@ -11,7 +11,7 @@ from pynsqd.core.in_flight import Delivery
 from pynsqd.core.latency import LatencyWindow
 from pynsqd.core.log import READ_AGAIN_NS
 from pynsqd.core.timers import Timer
-from pynsqd.wire.encoder import next_attempt, skip_frames, skip_within, split_frames
+from pynsqd.wire.encoder import next_attempt, skip_frames, skip_within, split_frames, timestamp_ns
 from pynsqd.wire.errors import StorageError
 from pynsqd.wire.names import is_ephemeral
 
@@ -46,6 +46,8 @@ class Channel:
         "consumers",
         "deferred",
         "ephemeral",
+        "gone_finish_count",
+        "gone_message_count",
         "latency",
         "max_msg_timeout_ns",
         "message_count",
@@ -74,6 +76,8 @@ class Channel:
         self.consumers: dict[Consumer, Callable[[], None]] = {}  # to what closes its connection
         self.deferred = Deferred(topic.deferrals.first_serial, topic.deferrals.next_serial)
         self.ephemeral = is_ephemeral(name)
+        self.gone_finish_count = 0  # of consumers that have left
+        self.gone_message_count = 0
         self.max_msg_timeout_ns = broker.options.max_msg_timeout_ns
         self.message_count = 0
         self.name = name
@@ -102,6 +106,16 @@ class Channel:
     def backend_depth(self) -> int:
         """How many of them are beyond what nsqd would keep in memory."""
         return max(0, self.depth - self._broker.memory_limit) if self._behind_at >= 0 else 0
+
+    @property
+    def next_published_ns(self) -> int:
+        """When the message was published that is next to be delivered, in ns since the epoch; 0 if none waits."""
+        if self._count:
+            return timestamp_ns(self._ready[0].frames, self._offset)
+        if self._returned:
+            message, delivery = self._returned[0]
+            return timestamp_ns(delivery.frame(message))
+        return self.topic.published_ns(self._behind_at) if self._behind > 0 else 0
 
     @property
     def _behind(self) -> int:
@@ -297,6 +311,8 @@ class Channel:
     def remove(self, consumer: Consumer) -> None:
         """Forget a consumer. An ephemeral channel goes with its last one."""
         self.consumers.pop(consumer, None)
+        self.gone_finish_count += consumer.finish_count
+        self.gone_message_count += consumer.message_count
         if consumer.waiting:
             self._waiting.remove(consumer)
             consumer.waiting = False
@@ -316,6 +332,16 @@ class Channel:
     def in_flight_count(self) -> int:
         """Messages delivered and not yet finished."""
         return sum(len(consumer.in_flight) for consumer in self.consumers)
+
+    @property
+    def finish_count(self) -> int:
+        """Messages finished since the start."""
+        return self.gone_finish_count + sum(consumer.finish_count for consumer in self.consumers)
+
+    @property
+    def delivery_count(self) -> int:
+        """Deliveries since the start, of a message that came again each."""
+        return self.gone_message_count + sum(consumer.message_count for consumer in self.consumers)
 
     def pause(self) -> None:
         """Stop deliveries; FIN, REQ, TOUCH and timeouts go on."""

@@ -10,14 +10,15 @@ from pynsqd.core.dropped import Dropped
 from pynsqd.core.log import DEFERRED_BIT, FSYNC, MEMORY, DeferredStore, TopicLog
 from pynsqd.core.publisher import Pending, Publisher
 from pynsqd.wire.constants import MESSAGE_HEADER
-from pynsqd.wire.encoder import message_frames
-from pynsqd.wire.errors import LimitReached, StorageError
+from pynsqd.wire.encoder import message_frames, timestamp_ns
+from pynsqd.wire.errors import Draining, LimitReached, StorageError
 from pynsqd.wire.names import is_ephemeral
 
 if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
 
 _NO_LIMIT: Final = (0, 0)
+_POSITIONS: Final = 64  # of which it is known when what is there was published
 
 
 class Topic:
@@ -32,6 +33,7 @@ class Topic:
         "_bodies",
         "_broker",
         "_deferred",
+        "_published",
         "_publishers",
         "_stop",
         "_waiting",
@@ -64,6 +66,7 @@ class Topic:
         self._broker = broker
         # What this turn has brought: bodies, and who waits for a reply (with its index and the verb).
         self._bodies: list[bytes] = []
+        self._published: dict[int, int] = {}  # see published_ns
         self._publishers: list[Pending] = []
         self._deferred: list[tuple[bytes, int, Publisher, int, str]] = []
         self._waiting: deque[Batch] = deque()  # of an ephemeral topic
@@ -99,6 +102,9 @@ class Topic:
 
     def commit(self, now_ns: int, wall_ns: int) -> None:
         """Append what the turn has brought to the log and pass it on; publishers hear of a failure."""
+        if self._broker.draining:
+            self._refuse_all()
+            return
         if self._publishers:
             bodies, publishers = self._bodies, self._publishers
             self._bodies, self._publishers = [], []
@@ -108,6 +114,12 @@ class Topic:
             deferred, self._deferred = self._deferred, []
             for body, delay_ns, publisher, reply, verb in deferred:
                 self._commit_deferred(body, now_ns + delay_ns, (publisher, reply, verb), wall_ns)
+
+    def _refuse_all(self) -> None:
+        """Drop what the turn has brought: the node takes no more messages."""
+        publishers = self._publishers + [(publisher, reply, verb) for _, _, publisher, reply, verb in self._deferred]
+        self._bodies, self._publishers, self._deferred = [], [], []
+        self._refuse(publishers, Draining())
 
     def _commit_batch(self, bodies: list[bytes], publishers: list[Pending], wall_ns: int) -> None:
         count = len(bodies)
@@ -154,7 +166,9 @@ class Topic:
             broker.awaiting_sync.setdefault(self, []).extend(publishers)
 
     def _refuse(self, publishers: list[Pending], error: StorageError) -> None:
-        self._broker.report_failure(self, error)
+        self._broker.refused_count += len(publishers)
+        if not isinstance(error, Draining):
+            self._broker.report_failure(self, error)
         for publisher, reply, verb in publishers:
             publisher.publish_failed(reply, verb, error)
 
@@ -180,6 +194,24 @@ class Topic:
         """Read the log. Raises StorageError."""
         assert self.log is not None  # noqa: S101 - a channel is behind only where there is a log
         return self.dropped.read(self.log, position, stop, max_bytes)
+
+    def published_ns(self, position: int) -> int:
+        """When the message at ``position`` of the log was published, in ns since the epoch; 0 if it cannot be read.
+
+        It is remembered: channels that nobody reads stay where they are, and are asked about again and again.
+        """
+        if position not in self._published:
+            if len(self._published) >= _POSITIONS:
+                self._published.clear()
+            assert self.log is not None  # noqa: S101 - there are positions only where there is a log
+            try:
+                batches, _, _ = self.read(position, self.log.end, 1)
+            except StorageError:
+                return 0
+            if not batches:
+                return 0
+            self._published[position] = timestamp_ns(batches[0].frames)
+        return self._published[position]
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:
         """Put what a channel owes again into the log; returns its position. Raises StorageError."""
@@ -219,6 +251,13 @@ class Topic:
     def backend_depth(self) -> int:
         """How many of them are beyond what nsqd would keep in memory."""
         return max(0, self._logged - self._broker.memory_limit)
+
+    @property
+    def next_published_ns(self) -> int:
+        """When what waits longest for a channel was published, in ns since the epoch; 0 if nothing waits."""
+        if self._waiting:
+            return timestamp_ns(self._waiting[0].frames)
+        return self.published_ns(self._stop[0]) if self._logged > 0 else 0
 
     @property
     def _logged(self) -> int:

@@ -12,11 +12,14 @@ from anyio import Event, to_thread
 
 from pynsqd.httpapi.config import ConfigApi
 from pynsqd.httpapi.debug import DebugApi
-from pynsqd.httpapi.publish import STORAGE_FAILED, Target, ping, publish, read_target, too_big
+from pynsqd.httpapi.drain import DrainApi
+from pynsqd.httpapi.metrics import MetricsApi
+from pynsqd.httpapi.probes import ProbesApi
+from pynsqd.httpapi.publish import Target, not_stored, ping, publish, read_target, too_big
 from pynsqd.httpapi.stats import StatsApi
 from pynsqd.httpapi.topics import TopicsApi
 from pynsqd.options import expanded_statsd_prefix
-from pynsqd.runtime.http import HttpRequest, Reply, Router, failure, http_server, v1
+from pynsqd.runtime.http import HttpRequest, Reply, Router, http_server, v1
 from pynsqd.wire.constants import NSQ_VERSION
 
 if TYPE_CHECKING:
@@ -25,11 +28,15 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from pynsqd.core.publisher import Failure
+    from pynsqd.httpapi.ingest import Ingest
+    from pynsqd.net.drain import Drain
     from pynsqd.net.turn import Turn
     from pynsqd.options import Options
     from pynsqd.runtime.api_keys import ApiKeys
     from pynsqd.runtime.http_connection import HttpServer
     from pynsqd.runtime.kinds import LogLevel
+    from pynsqd.runtime.metrics import Histogram
+    from pynsqd.storage.timings import Timings
     from pynsqd.wire.errors import StorageError
 
 
@@ -51,6 +58,10 @@ class Peers(Protocol):
         """Stay connected to these and to no others from now on."""
         ...
 
+    def connected(self) -> dict[str, bool]:
+        """Tell of each address whether its lookupd is connected."""
+        ...
+
 
 class Node:
     """What HTTP can see and change of a node. ``options`` are those in force: ports and prefix filled in."""
@@ -62,6 +73,10 @@ class Node:
         logs: LogControl,
         peers: Peers,
         *,
+        ingest: Ingest,
+        drain: Drain,
+        timings: Timings,
+        loop_lag: Histogram,
         tcp_port: int,
         http_port: int,
         keys: ApiKeys | None = None,
@@ -70,6 +85,10 @@ class Node:
         self.turn = turn
         self.logs = logs
         self.peers = peers
+        self.ingest = ingest
+        self.drain = drain
+        self.timings = timings
+        self.loop_lag = loop_lag
         self.keys = keys
         self.tcp_port = tcp_port
         self.http_port = http_port
@@ -98,6 +117,9 @@ def build_router(node: Node) -> Router:
     StatsApi(node).add_routes(router)
     TopicsApi(node.turn).add_routes(router)
     ConfigApi(node).add_routes(router)
+    MetricsApi(node).add_routes(router)
+    ProbesApi(node).add_routes(router)
+    DrainApi(node).add_routes(router)
     DebugApi().add_routes(router)
     return router
 
@@ -167,7 +189,7 @@ class PublishApi:
         if refusal is not None:
             return refusal
         await publisher.settled()
-        return failure(503, STORAGE_FAILED) if publisher.failed else v1("OK")
+        return not_stored(publisher.error) if publisher.error else v1("OK")
 
 
 class _Publisher:
@@ -175,18 +197,18 @@ class _Publisher:
 
     def __init__(self) -> None:
         self.replies: list[bytes] = []
-        self.failed = False
+        self.error: StorageError | None = None
         self._synced = Event()
         self._synced.set()
 
     def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
-        self.failed = True
+        self.error = error
 
     def hold(self, first: int) -> None:
         self._synced = Event()
 
     def let_go(self, failures: Sequence[Failure]) -> None:
-        self.failed = bool(failures)
+        self.error = failures[0][2] if failures else None
         self._synced.set()
 
     async def settled(self) -> None:

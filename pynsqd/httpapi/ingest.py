@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 import httptools
 
 from pynsqd.core.group_commit import HeldReplies
-from pynsqd.httpapi.publish import STORAGE_FAILED, Target, ping, publish, read_target
-from pynsqd.runtime.http import Reply, failure, key_of, v1
+from pynsqd.httpapi.publish import Target, not_stored, ping, publish, read_target
+from pynsqd.runtime.http import Reply, key_of, v1
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,6 +207,7 @@ class Ingest:
         self.general: GeneralPath | None = None
         self.parked: list[IngestConnection] = []
         self.connections: set[IngestConnection] = set()
+        self.connection_count = 0  # all there have been
         self.heads: dict[bytes, Head] = {}
         if keys is not None:
             keys.on_reload = self.heads.clear  # a head is known because its key allowed it
@@ -219,6 +220,7 @@ class Ingest:
         """Make the protocol of a new connection."""
         if self._clock is None:
             self._start_second()
+        self.connection_count += 1
         return IngestConnection(self)
 
     @property
@@ -398,10 +400,10 @@ class IngestConnection(asyncio.Protocol):
 
     def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
         """Answer 503 in the place of an OK that did not come true (Publisher)."""
-        self.replies[reply] = self._refusal(self.replies[reply])
+        self.replies[reply] = self._refusal(self.replies[reply], error)
 
-    def _refusal(self, reply: bytes) -> bytes:
-        return encode_reply(failure(503, STORAGE_FAILED), _style_of(reply), self._ingest.date)
+    def _refusal(self, reply: bytes, error: StorageError) -> bytes:
+        return encode_reply(not_stored(error), _style_of(reply), self._ingest.date)
 
     def hold(self, first: int) -> None:
         """Keep the replies from number ``first`` on back beyond the turn (Publisher)."""
@@ -414,8 +416,8 @@ class IngestConnection(asyncio.Protocol):
         """The fsync for the oldest hold has come; the replies that came true leave, the others as 503 (Publisher)."""
         assert self._held is not None  # noqa: S101 - it is let go as often as it was held
         first, replies = self._held.take_oldest()
-        for reply, _, _ in failures:
-            replies[reply - first] = self._refusal(replies[reply - first])
+        for reply, _, error in failures:
+            replies[reply - first] = self._refusal(replies[reply - first], error)
         self._held.let_out(replies)
         self._ingest.turn.touch(self)
 

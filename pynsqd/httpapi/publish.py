@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from pynsqd.runtime.http import HttpError, Reply, argument, failure, parse_query, plain
-from pynsqd.wire.errors import LimitReached, StorageError
+from pynsqd.wire.errors import Draining, LimitReached, StorageError
 from pynsqd.wire.names import is_valid_name
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # What could not be stored is refused with 503 and this; nsqd says EXITING, whatever the cause (DEVIATIONS).
 STORAGE_FAILED: Final = "STORAGE_FAILED"
+# ... and while the node is drained with nsqd's word.
+EXITING: Final = "EXITING"
 
 _INT32: Final = Struct(">i")
 _NS_PER_MS: Final = 1_000_000
@@ -126,11 +128,19 @@ def publish(broker: Broker, target: Target, body: bytes, publisher: Publisher, o
             topic.publish([body], publisher, "PUB")
     except HttpError as error:
         return failure(error.status, error.text)
-    except StorageError:
-        return failure(503, STORAGE_FAILED)
+    except StorageError as error:
+        return not_stored(error)
     except LimitReached as error:
         return failure(503, error.code)
     return None
+
+
+def not_stored(error: StorageError) -> Reply:
+    """Refuse a publish for no fault of its own: the storage fails, or the node is drained and others are not."""
+    if not isinstance(error, Draining):
+        return failure(503, STORAGE_FAILED)
+    reply = failure(503, EXITING)
+    return replace(reply, headers=(*reply.headers, ("Retry-After", "1")))
 
 
 def split_lines(body: bytes, options: Options) -> list[bytes]:

@@ -46,10 +46,17 @@ class StatsApi:
         memory = memory_figures() if boolean(query, "include_mem", absent=True) else None
         if query.get("format") == "json":
             shown = as_json(stats, broker.health, self._node.started_ns, memory)
+            if broker.draining:
+                shown["drain"] = self._drain()
             if boolean(query, "include_storage", absent=False):  # only when asked: some compare the rest literally
                 shown["storage"] = [asdict(one) for one in broker.storage_stats(query.get("topic", ""))]
             return v1(shown)
         return v1("".join(as_text(stats, broker.health, self._node.started_ns, time.time_ns(), memory)))
+
+    def _drain(self) -> dict[str, Any]:
+        drain = self._node.drain
+        deadline = None if drain.deadline_s is None else int(drain.deadline_s)
+        return {"start_time": int(drain.began_s), "deadline": deadline, **asdict(drain.left())}
 
 
 # ---- JSON

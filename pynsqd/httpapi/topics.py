@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pynsqd.core.log import FSYNC, LOG, MEMORY
-from pynsqd.httpapi.publish import STORAGE_FAILED, topic_name
+from pynsqd.httpapi.publish import not_stored, topic_name
 from pynsqd.runtime.http import HttpError, HttpRequest, Reply, Router, argument, v1, valid_name
 from pynsqd.wire.errors import LimitReached, StorageError
 
@@ -49,8 +49,8 @@ class TopicsApi:
             topic = self._broker.topic(name)
             if durability is not None and durability != topic.durability:
                 topic.set_durability(durability)
-        except StorageError:
-            raise HttpError(503, STORAGE_FAILED) from None
+        except StorageError as error:
+            return not_stored(error)
         except LimitReached as error:
             raise HttpError(503, error.code) from None
         return await self._done()

@@ -17,8 +17,8 @@ def memory_figures() -> dict[str, int]:
     the blocks that the interpreter has allocated. How long collections pause the process and when the next one is due
     Python does not say; those are 0.
     """
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    resident = _resident_bytes(peak)
+    peak = _peak_bytes()
+    resident = resident_bytes()
     given_back = max(0, peak - resident)
     return {
         "heap_objects": sys.getallocatedblocks(),
@@ -33,8 +33,13 @@ def memory_figures() -> dict[str, int]:
     }
 
 
-def _resident_bytes(peak: int) -> int:
+def resident_bytes() -> int:
+    """Return the resident memory of the process, in bytes."""
     try:
         return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # no /proc: the peak is all that is known
-        return peak
+        return _peak_bytes()
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -9,12 +9,12 @@ _DISTRIBUTION = "pynsqd"
 
 def version_line(program: str) -> str:
     """Say which nsqd ``program`` speaks like; harnesses read this line, so its shape is fixed."""
-    return f"{program} v{NSQ_VERSION} (built w/{_python()})"
+    return f"{program} v{NSQ_VERSION} (built w/python{python_version()})"
 
 
 def build_info(program: str) -> str:
     """Say which version of this product ``program`` is, and what it runs on."""
-    return f"{program} {product_version()} (speaks like nsqd {NSQ_VERSION}; {_python()}, {sys.platform})"
+    return f"{program} {product_version()} (speaks like nsqd {NSQ_VERSION}; python{python_version()}, {sys.platform})"
 
 
 def product_version() -> str:
@@ -30,5 +30,6 @@ def product_version() -> str:
         return "unknown"
 
 
-def _python() -> str:
-    return f"python{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+def python_version() -> str:
+    """Give the version of Python, as 3.13.1."""
+    return f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"

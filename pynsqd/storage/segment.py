@@ -326,6 +326,9 @@ class Unsynced:
     def __init__(self) -> None:
         self._segments: deque[Segment] = deque()
 
+    def __len__(self) -> int:
+        return len(self._segments)
+
     def add(self, segment: Segment) -> None:
         """Note that ``segment`` was appended to."""
         if not segment.unsynced:

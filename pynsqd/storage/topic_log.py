@@ -8,6 +8,7 @@ from operator import attrgetter
 from pathlib import Path
 from secrets import randbits
 from threading import Lock
+from time import monotonic_ns
 from typing import Final
 
 from pynsqd.core.batch import Batch
@@ -31,6 +32,7 @@ from pynsqd.storage.format import (
 )
 from pynsqd.storage.quarantine import Quarantine
 from pynsqd.storage.segment import Descriptors, Segment, Unsynced, read_header
+from pynsqd.storage.timings import Timings
 from pynsqd.wire.constants import ID_AT, ID_LENGTH
 from pynsqd.wire.encoder import message_id, split_frames
 from pynsqd.wire.names import is_valid_name
@@ -65,6 +67,7 @@ class TopicLog:
         max_bytes_per_file: int,
         descriptors: Descriptors,
         quarantine: Quarantine,
+        timings: Timings,
         *,
         known_end: int,
         known_sequence: int,
@@ -74,6 +77,7 @@ class TopicLog:
         self._folder = folder
         self._max_bytes = max_bytes_per_file
         self._quarantine = quarantine
+        self._timings = timings
         self._unsynced = Unsynced()
         self._deleted = False
         self._probing = Lock()
@@ -139,14 +143,17 @@ class TopicLog:
         return self._append(OWED, 0, count, pack_channel(channel) + frames)
 
     def _append(self, kind: int, flags: int, count: int, payload: bytes) -> int:
+        began_ns = monotonic_ns()
         segment = self._open
         size = RECORD_HEADER_SIZE + len(payload)
         if segment is None or segment.sealed or (segment.size + size > self._max_bytes and segment.size > 32):
-            return self._append_first(kind, flags, count, payload)
-        position = segment.append(kind, flags, count, self.end_sequence, payload)
-        self.end = position + size
-        if not segment.unsynced:
-            self._unsynced.add(segment)
+            position = self._append_first(kind, flags, count, payload)
+        else:
+            position = segment.append(kind, flags, count, self.end_sequence, payload)
+            self.end = position + size
+            if not segment.unsynced:
+                self._unsynced.add(segment)
+        self._timings.appends.observe(monotonic_ns() - began_ns)
         return position
 
     def _append_first(self, kind: int, flags: int, count: int, payload: bytes) -> int:
@@ -170,7 +177,10 @@ class TopicLog:
 
         It may run in another thread, one at a time. After a failure the next append begins a new segment.
         """
-        self._unsynced.sync()
+        if self._unsynced:
+            began_ns = monotonic_ns()
+            self._unsynced.sync()
+            self._timings.syncs.observe(monotonic_ns() - began_ns)
 
     # -- read ----------------------------------------------------------------------------------------------------
 
@@ -345,6 +355,7 @@ class LogStore:
 
     def __init__(self, folder: Path, max_bytes_per_file: int, on_damage: Report) -> None:
         """Keep the logs in data path ``folder``; ``on_damage`` hears, with the topic, of what is wrong with files."""
+        self.timings = Timings()
         self._descriptors = Descriptors()
         self._folder = folder / "topics"
         self._max_bytes = max_bytes_per_file
@@ -395,6 +406,7 @@ class LogStore:
                 self._max_bytes,
                 self._descriptors,
                 quarantine,
+                self.timings,
                 known_end=known_end,
                 known_sequence=known_sequence,
             )

@@ -105,9 +105,9 @@ def message_id(frame: bytes) -> bytes:
     return frame[ID_AT : ID_AT + ID_LENGTH]
 
 
-def timestamp_ns(frame: bytes) -> int:
-    """Return when the message of a frame was published, in ns since the epoch."""
-    stamp: int = _TIMESTAMP.unpack_from(frame, 8)[0]
+def timestamp_ns(frames: bytes, offset: int = 0) -> int:
+    """Return when the message of the frame at ``offset`` was published, in ns since the epoch."""
+    stamp: int = _TIMESTAMP.unpack_from(frames, offset + 8)[0]
     return stamp
 
 

@@ -58,5 +58,12 @@ class LimitReached(NsqError):
         self.code = code
 
 
+class Draining(StorageError):
+    """The node takes no more messages, because it is drained before it stops; another one may."""
+
+    def __init__(self) -> None:
+        super().__init__("exiting")  # what nsqd says when it stops
+
+
 class StartupError(NsqError):
     """The daemon cannot start; the text is one line for the operator."""

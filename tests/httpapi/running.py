@@ -15,9 +15,12 @@ from pynsqd.core.changes import Change
 from pynsqd.httpapi.app import Node, general_path
 from pynsqd.httpapi.ingest import TOO_MANY_CONNECTIONS, Ingest
 from pynsqd.net.door import Door
+from pynsqd.net.drain import Drain
 from pynsqd.net.turn import Turn
 from pynsqd.options import Options
 from pynsqd.runtime.kinds import LogLevel
+from pynsqd.runtime.metrics import Histogram
+from pynsqd.storage.timings import Timings
 from tests.httpapi.client import Answer, HttpClient
 from tests.support.session_wire import FailingLogs
 
@@ -46,6 +49,12 @@ class Peers:
 
     def set_addresses(self, addresses: Any) -> None:
         self.addresses = list(addresses)
+
+    def connected(self) -> dict[str, bool]:
+        return dict.fromkeys(self.addresses, True)
+
+    async def leave(self) -> None:
+        self.addresses = []
 
 
 @dataclass
@@ -92,7 +101,19 @@ async def running_node(options: Options | None = None, *, general: bool = True) 
     ingest = Ingest(turn, options, Door("HTTP", options.max_connections, TOO_MANY_CONNECTIONS, logs.logger.warning))
     server = await asyncio.get_running_loop().create_server(ingest.connection, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    node = Node(turn, options, logs, peers, tcp_port=4150, http_port=port)
+    drain = Drain(broker, peers.leave, logs.logger)
+    node = Node(
+        turn,
+        options,
+        logs,
+        peers,
+        ingest=ingest,
+        drain=drain,
+        timings=Timings(),
+        loop_lag=Histogram(),
+        tcp_port=4150,
+        http_port=port,
+    )
     running = RunningNode(port, node, ingest, broker, storage, logs, peers, changes)
     try:
         if general:

@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from unittest.mock import MagicMock
 
 import anyio
 import pytest
@@ -39,11 +40,12 @@ async def test_info(node: RunningNode) -> None:
 
 def test_options_in_force() -> None:
     options = Options(broadcast_address="1.2.3.4", statsd_prefix="a.%s")
-    node = Node(None, options, None, None, tcp_port=1, http_port=2)  # type: ignore[arg-type]
+    parts = dict.fromkeys(("turn", "logs", "peers", "ingest", "drain", "timings", "loop_lag"), MagicMock())
+    node = Node(options=options, **parts, tcp_port=1, http_port=2)
     assert (node.options.broadcast_tcp_port, node.options.broadcast_http_port) == (1, 2)
     assert node.options.statsd_prefix == "a.1_2_3_4_2."
     options = Options(broadcast_address="h", broadcast_tcp_port=3, broadcast_http_port=4)
-    node = Node(None, options, None, None, tcp_port=-1, http_port=-1)  # type: ignore[arg-type]
+    node = Node(options=options, **parts, tcp_port=-1, http_port=-1)
     assert (node.options.broadcast_tcp_port, node.options.broadcast_http_port) == (3, 4)
     assert node.options.statsd_prefix == "nsq.h_4."
     assert (node.tcp_port, node.http_port) == (-1, -1)
