@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check bench docs soak interop-deps clean
+.PHONY: run test check dist bench docs soak interop-deps clean
 
 run: $(STAMP) ## start a lookupd and a node on the default ports, data in .run/
 	@mkdir -p .run
@@ -22,6 +22,9 @@ check: $(STAMP) ## lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+dist: $(STAMP) ## wheel and sdist in dist/, tried in environments of their own
+	PYTHON=$(BIN)/python .ci/dist
 
 bench: $(STAMP) ## the table of docs/performance.md, against the real nsqd where Go is there
 	bench/peers/build.sh
@@ -44,4 +47,4 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean: ## forget the environment and what the tools left
-	rm -rf $(VENV) .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) dist .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
