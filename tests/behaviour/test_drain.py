@@ -161,7 +161,7 @@ class Load:
         """Stay subscribed, and come back whenever the connection ends."""
         while True:
             with contextlib.suppress(*CONNECTION_ERRORS):
-                async with closing(await V2.open(address)) as client:
+                async with await V2.open(address) as client:
                     assert await client.ask(b"SUB t c\n") == OK
                     await client.send(b"RDY 50\n")
                     while True:
@@ -172,15 +172,6 @@ class Load:
                         self.consumed[message.body] += 1
                         await client.finish([message])
             await anyio.sleep(0.05)
-
-
-@asynccontextmanager
-async def closing(client: V2) -> AsyncIterator[V2]:
-    """Close the client at the end."""
-    try:
-        yield client
-    finally:
-        await client.close()
 
 
 @asynccontextmanager

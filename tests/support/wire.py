@@ -76,8 +76,12 @@ class WireClient:
         with anyio.fail_after(deadline_s):
             stream = await (anyio.connect_unix(address) if isinstance(address, str) else anyio.connect_tcp(*address))
         client = cls(stream, deadline_s)
-        if magic:
-            await client.send(magic)
+        try:
+            if magic:
+                await client.send(magic)
+        except BaseException:
+            await client.close()
+            raise
         return client
 
     async def __aenter__(self) -> Self:
