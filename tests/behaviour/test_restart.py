@@ -10,7 +10,7 @@ from tests.support.daemons import Daemon
 from tests.support.nodes import OK, V2, Api, eventually, owed_in_checkpoint
 from tests.support.wire import Message, command, mpub
 
-_DELAY_MS = 2000
+_DELAY_MS = 6000  # longer than a restart takes, also on a machine that is busy with other things
 
 
 def _bodies(messages: list[Message]) -> list[bytes]:
