@@ -55,7 +55,7 @@ def _restart(broker: Broker, topic: str, channel: str, how: signal.Signals, name
     asked_s = time.monotonic()
     began_s = broker.restart(how)
     broker.wait_for_ping(PING_LIMIT_S)
-    pinged_s = time.monotonic()
+    pinged_s, pinged_cpu_s = time.monotonic(), broker.cpu_s()
     consumer = subscribe(broker.tcp, topic, channel)
     send_ready(consumer, 1)
     consumer.recv(HEAD_SIZE)
@@ -64,6 +64,7 @@ def _restart(broker: Broker, topic: str, channel: str, how: signal.Signals, name
     return {
         f"{name} to exit s": began_s - asked_s,
         f"start after {name} to /ping s": pinged_s - began_s,
+        f"start after {name} to /ping, broker CPU s": pinged_cpu_s,
         f"start after {name} to first message s": delivered_s - began_s,
         f"RSS MB after {name}": broker.rss_bytes() / MB,
     }
