@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # How much of the log a channel that is behind takes into memory at a time, in bytes.
 _READ_AHEAD: Final = 1 << 18
+# So many messages are read for each consumer that waits, if there are many.
+_WORTH_A_WRITE: Final = 16
 
 
 class Channel:
@@ -202,6 +204,17 @@ class Channel:
             self._behind_at = -1
         return False
 
+    def _read_for(self, consumers: int) -> None:
+        """Read on until each of so many consumers can be given some, as far as memory allows.
+
+        A part of the log divided among a thousand would be cut into single messages, and each cost a write.
+        """
+        broker = self._broker
+        enough = max(1, min(consumers * _WORTH_A_WRITE, broker.memory_limit))
+        while self._count < enough and (not self._count or broker.buffered_bytes < broker.memory_bytes):
+            if not self._read_on():
+                return
+
     def _without_superseded(self, batch: Batch) -> Batch:
         """Leave out what came back to the channel after the last checkpoint: it is owed by name."""
         if self.superseded.isdisjoint(batch.ids):
@@ -268,7 +281,11 @@ class Channel:
         if self.paused:
             return
         waiting = self._waiting
-        while waiting and (self._count or self._read_on()):
+        while waiting:
+            if self._behind_at >= 0:
+                self._read_for(len(waiting))
+            if not self._count:
+                break
             consumer = waiting.popleft()
             window = consumer.window
             if window > 0:
