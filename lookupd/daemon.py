@@ -17,7 +17,7 @@ from lookupd.registration_db import RegistrationDB
 from pynsqd.runtime.api_keys import ApiKeys, lookupd_policy
 from pynsqd.runtime.http import http_server
 from pynsqd.runtime.lifecycle import stop_signals
-from pynsqd.runtime.listener import Listener, listen
+from pynsqd.runtime.listener import Listener, listen, raise_file_limit
 from pynsqd.runtime.logs import Logs
 from pynsqd.runtime.loop_lag import LoopWatch
 from pynsqd.runtime.version import build_info
@@ -43,6 +43,7 @@ async def serve(options: Options, ready: Callable[[Listeners], None] | None = No
     Raises:
         StartupError: an address cannot be listened on, or the file of API keys is wrong.
     """
+    raise_file_limit()
     with stop_signals() as signals, Logs(options.log_prefix, options.log_level, options.log_format) as logs:
         async with running(options, logs.logger) as listeners:
 
@@ -69,24 +70,24 @@ async def running(options: Options, log: FilteringBoundLogger) -> AsyncIterator[
     db = RegistrationDB(options.inactive_producer_timeout_ns, options.tombstone_lifetime_ns)
     connections: set[Connection] = set()
     async with AsyncExitStack() as stack:
-        tcp = await listen(options.tcp_address, lambda: Connection(db, identity, connections, log))
-        stack.callback(tcp.server.close)
+        tcp = await listen(options.tcp_address, lambda: Connection(db, identity, connections, log), log.warning)
+        stack.callback(tcp.close)
         keys = ApiKeys(options.http_api_key_file, lookupd_policy, log) if options.http_api_key_file else None
         metrics = Metrics(db, connections)
         http_connections = http_server(HttpApi(db, metrics).router(), log, keys)
-        http = await listen(options.http_address, http_connections)
-        stack.callback(http.server.close)
+        http = await listen(options.http_address, http_connections, log.warning)
+        stack.callback(http.close)
 
         def identity() -> bytes:
             return _identity(options.broadcast_address, tcp, http)
 
         for name, listener in (("TCP", tcp), ("HTTP", http)):
-            await listener.server.start_serving()
+            await listener.start()
             log.info(f"{name}: listening on {listener.address}")
         stack.callback(LoopWatch(metrics.loop_lag).close)
         yield Listeners(tcp, http, keys)
-        tcp.server.close()
-        http.server.close()
+        tcp.close()
+        http.close()
         for connection in list(connections):
             connection.close()
         http_connections.pre_shutdown()

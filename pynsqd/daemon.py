@@ -25,7 +25,7 @@ from pynsqd.options import Options, TlsRequired
 from pynsqd.registry import Registry
 from pynsqd.runtime.fields import idle_notice
 from pynsqd.runtime.lifecycle import StopSignals, stop_signals
-from pynsqd.runtime.listener import Listener, listen
+from pynsqd.runtime.listener import Listener, listen, raise_file_limit
 from pynsqd.runtime.logs import Logs
 from pynsqd.runtime.loop_lag import LoopWatch
 from pynsqd.runtime.metrics import Histogram
@@ -57,6 +57,7 @@ async def serve(options: Options, ready: Callable[[Listeners], None] | None = No
     Raises:
         StartupError: the data path is in use or damaged, or an address cannot be listened on.
     """
+    raise_file_limit()
     with stop_signals() as signals, Logs(options.log_prefix, options.log_level, options.log_format) as logs:
         async with running(options, logs) as listeners:
 
@@ -138,12 +139,12 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         ingest = Ingest(turn, options, Door("HTTP", most, TOO_MANY_CONNECTIONS, log.warning), keys)
         stack.callback(ingest.close)
 
-        tcp = await listen(options.tcp_address, lambda: Connection(turn, door))
-        stack.callback(tcp.server.close)
+        tcp = await listen(options.tcp_address, lambda: Connection(turn, door), log.warning)
+        stack.callback(tcp.close)
         http = None
         if options.http_address:
-            http = await listen(options.http_address, ingest.connection)
-            stack.callback(http.server.close)
+            http = await listen(options.http_address, ingest.connection, log.warning)
+            stack.callback(http.close)
 
         registry.load(checkpoint.states, logs_on_disk.topics())
         turn.schedule()
@@ -164,7 +165,7 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
             await tasks.start(auth.run)
         for name, listener in (("TCP", tcp), ("HTTP", http)):
             if listener is not None:
-                await listener.server.start_serving()
+                await listener.start()
                 log.info(f"{name}: listening on {listener.address}")
         await tasks.start(peers.run, options.nsqlookupd_tcp_addresses)
         node = Node(
@@ -192,7 +193,7 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         await peers.close()  # first, so that lookupd sends nobody to closed doors
         for closing in (tcp, http):
             if closing is not None:
-                closing.server.close()
+                closing.close()
         broker.close_sessions()
         await turn.committed()
         for session in list(broker.sessions):

@@ -11,6 +11,13 @@ from pynsqd.runtime.listener import Listener, listen, split_address
 from pynsqd.wire.errors import StartupError
 
 
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    if request.param:
+        pytest.importorskip("uvloop")
+    return ("asyncio", {"use_uvloop": request.param})
+
+
 class Greeter(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         cast(asyncio.WriteTransport, transport).write(b"hello")
@@ -18,7 +25,7 @@ class Greeter(asyncio.Protocol):
 
 
 async def greeting(listener: Listener) -> bytes:
-    await listener.server.start_serving()
+    await listener.start()
     if listener.port < 0:
         reader, writer = await asyncio.open_unix_connection(listener.address)
     else:
@@ -27,7 +34,7 @@ async def greeting(listener: Listener) -> bytes:
         return await reader.read()
     finally:
         writer.close()
-        listener.server.close()
+        listener.close()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +68,7 @@ async def test_port_0_becomes_a_real_one() -> None:
 async def test_no_host_is_every_address() -> None:
     listener = await listen(":0", Greeter)
     assert listener.address == f"0.0.0.0:{listener.port}"
-    listener.server.close()
+    listener.close()
 
 
 async def test_a_peer_that_vanished_is_noticed() -> None:
@@ -99,6 +106,22 @@ async def test_unix_socket(tmp_path: Path) -> None:
     listener = await listen(path, Greeter)
     assert (listener.address, listener.port) == (path, -1)
     assert await greeting(listener) == b"hello"
+
+
+async def test_the_file_of_a_unix_socket_goes_with_its_listener(tmp_path: Path) -> None:
+    """But not the one that somebody else has put there since."""
+    path = tmp_path / "nsqd.sock"
+    listener = await listen(str(path), Greeter)
+    await listener.start()
+    listener.close()
+    listener.close()
+    assert not path.exists()
+    old = await listen(str(path), Greeter)
+    path.unlink()
+    new = await listen(str(path), Greeter)
+    old.close()
+    assert await greeting(new) == b"hello"
+    assert not path.exists()
 
 
 async def test_stale_unix_socket_is_replaced(tmp_path: Path) -> None:
