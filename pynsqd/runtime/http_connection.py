@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.http_parser import RawRequestMessage
     from aiohttp.streams import StreamReader
+
+
+_HEAD_S: Final = 60.0  # for the head of a request to come whole
+_LARGEST_HEAD: Final = 1 << 16  # bytes; aiohttp limits each line, but not their number
 
 
 class HttpResponse(web.Response):
@@ -24,16 +28,47 @@ class HttpResponse(web.Response):
 class HttpConnection(web.RequestHandler):
     """One connection.
 
-    Two things differ from aiohttp's own: a client that has shut down its side still gets the answers it asked for, as
-    from nsqd, and what is no HTTP is answered as Go answers it and not logged, since anybody can send it.
+    Three things differ from aiohttp's own: a client that has shut down its side still gets the answers it asked for,
+    as from nsqd; what is no HTTP is answered as Go answers it and not logged, since anybody can send it; and a head
+    that is not there in time, or has no end, ends the connection.
     """
 
-    __slots__ = ("_half_closed", "reading")
+    __slots__ = ("_half_closed", "_head_due", "_head_size", "reading")
 
     def __init__(self, manager: web.Server, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self._half_closed = False
+        self._head_due: asyncio.TimerHandle | None = None
+        self._head_size = 0  # bytes that have come of a head
         self.reading: StreamReader | None = None  # the body of the request that is being answered
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._head_due = asyncio.get_running_loop().call_later(_HEAD_S, self.force_close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Wait no more."""
+        self._have_head()
+        super().connection_lost(exc)
+
+    def _have_head(self) -> None:
+        self._head_size = 0
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, of a head only so many and for so long."""
+        super().data_received(data)
+        if self.reading is not None or self._messages:
+            self._have_head()
+            return
+        self._head_size += len(data)
+        if self._head_size > _LARGEST_HEAD:
+            self.force_close()
+        elif self._head_due is None:
+            self._head_due = asyncio.get_running_loop().call_later(_HEAD_S, self.force_close)
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp says None, asyncio lets it be a bool
         """Stay open for the answers that are owed; a body that stays incomplete is an error to its reader."""

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 
+from pynsqd.runtime import http_connection
 from pynsqd.runtime.http import HttpRequest, Reply, Router, http_server, v1
 from tests.httpapi.client import HttpClient, request
 from tests.httpapi.running import Logs, let_read, until
@@ -110,3 +111,42 @@ async def test_close_ends_idle_and_busy_connections() -> None:
         await idle.closed()
         await busy.closed()
         served.go_on.set()
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /slow HTTP/1.1\r\nHost: x\r\nX: "])
+async def test_a_head_that_comes_too_slowly_ends_the_connection(begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a byte of it comes; also the head of a later request."""
+    monkeypatch.setattr(http_connection, "_HEAD_S", 0.3)
+    async with serving() as served, await HttpClient.open(served.port) as client:
+        if begun:
+            served.go_on.set()
+            assert (await client.ask("GET /slow")).status == 200
+            await client.send(begun)
+        with anyio.fail_after(5):
+            while served.server.connections:
+                if begun:
+                    await client.send(b"x")
+                await anyio.sleep(0.05)
+
+
+async def test_answers_and_pauses_between_requests_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_connection, "_HEAD_S", 0.2)
+    async with serving() as served, await HttpClient.open(served.port) as client:
+        await client.send(request("GET /slow"))
+        await anyio.sleep(0.4)
+        served.go_on.set()
+        assert (await client.answer()).status == 200
+        await anyio.sleep(0.4)
+        assert (await client.ask("GET /slow")).status == 200
+
+
+async def test_a_head_without_end_ends_the_connection() -> None:
+    async with serving() as served, await HttpClient.open(served.port) as client:
+        await client.send(b"GET /slow HTTP/1.1\r\nHost: x\r\n")
+        sent = 0
+        with pytest.raises((anyio.BrokenResourceError, anyio.ClosedResourceError)):
+            while sent < 50_000_000:
+                await client.send(b"X-%06d: " % (sent // 1000) + b"y" * 990 + b"\r\n")
+                sent += 1000
+        await until(lambda: not served.server.connections)
+        assert sent < 20_000_000  # what the kernel takes
