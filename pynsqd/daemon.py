@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pynsqd.core.broker import Broker
-from pynsqd.httpapi.app import Node, general_path
+from pynsqd.httpapi.app import Node, general_path, refusing_path
 from pynsqd.httpapi.ingest import TOO_MANY_CONNECTIONS, Ingest
+from pynsqd.httpapi.secured import Secured
 from pynsqd.lookup_peer import LookupPeers
 from pynsqd.net.connection import Connection
 from pynsqd.net.door import Door
 from pynsqd.net.drain import Drain
+from pynsqd.net.layers.certificates import Certificates
 from pynsqd.net.persistence import Persistence
 from pynsqd.net.turn import Turn
 from pynsqd.options import Options, TlsRequired
@@ -38,17 +40,24 @@ from pynsqd.wire.constants import NSQ_VERSION
 from pynsqd.wire.errors import StartupError, StorageError
 
 if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
     from pynsqd.runtime.api_keys import ApiKeys
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Where a node is listening, with which keys, and what empties it; ``http`` is None with --http-address=""."""
+    """Where a node is listening, with which keys and certificates, and what empties it.
+
+    ``http`` is None with --http-address="", ``https`` with --https-address="" or without a certificate.
+    """
 
     tcp: Listener
     http: Listener | None
+    https: Listener | None
     keys: ApiKeys | None
     drain: Drain
+    certificates: Certificates | None
 
 
 async def serve(options: Options, ready: Callable[[Listeners], None] | None = None) -> None:
@@ -103,8 +112,6 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
     Raises:
         StartupError: as ``serve``.
     """
-    if options.tls_required is not TlsRequired.NO:
-        raise StartupError("--tls-required: TLS is not there yet, and nobody would be let in without it")
     log = logs.logger
     folder = Path(options.data_path or ".")
     async with AsyncExitStack() as stack:
@@ -120,6 +127,9 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
             from pynsqd.auth import AuthServers  # noqa: PLC0415  # not needed by most
 
             auth = AuthServers(options, log)
+        certificates = Certificates(options) if options.tls_cert or options.tls_key else None
+        if certificates is not None and certificates.notice:
+            log.warning(certificates.notice)
         broker = Broker(options, logs_on_disk, monotonic_ns(), time_ns(), auth)
         registry = Registry(broker, folder, log)
         turn = Turn(broker, registry.on_changes)
@@ -138,13 +148,22 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         door = Door("TCP", most, too_many, log.warning)
         ingest = Ingest(turn, options, Door("HTTP", most, TOO_MANY_CONNECTIONS, log.warning), keys)
         stack.callback(ingest.close)
+        plain = ingest
+        if options.tls_required is TlsRequired.YES:
+            plain = Ingest(turn, options, Door("HTTP", most, TOO_MANY_CONNECTIONS, log.warning), refuse=True)
+            stack.callback(plain.close)
 
-        tcp = await listen(options.tcp_address, lambda: Connection(turn, door), log.warning)
+        tcp = await listen(options.tcp_address, lambda: Connection(turn, door, certificates), log.warning)
         stack.callback(tcp.close)
-        http = None
+        http = https = None
         if options.http_address:
-            http = await listen(options.http_address, ingest.connection, log.warning)
+            http = await listen(options.http_address, plain.connection, log.warning)
             stack.callback(http.close)
+        if options.https_address and certificates is not None:
+            secured = Secured(certificates, ingest)
+            stack.callback(secured.close)
+            https = await listen(options.https_address, secured.connection, log.warning)
+            stack.callback(https.close)
 
         registry.load(checkpoint.states, logs_on_disk.topics())
         turn.schedule()
@@ -157,13 +176,13 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         )
         loop_lag = Histogram()
         stack.callback(LoopWatch(loop_lag).close)
-        listeners = Listeners(tcp, http, keys, Drain(broker, peers.leave, log))
+        listeners = Listeners(tcp, http, https, keys, Drain(broker, peers.leave, log), certificates)
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         registry.announce(peers, tasks, turn)
         if auth is not None:
             await tasks.start(auth.run)
-        for name, listener in (("TCP", tcp), ("HTTP", http)):
+        for name, listener in (("TCP", tcp), ("HTTP", http), ("HTTPS", https)):
             if listener is not None:
                 await listener.start()
                 log.info(f"{name}: listening on {listener.address}")
@@ -183,6 +202,8 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         )
         tasks.start_soon(_serve_general_path, ingest, node)
         tasks.start_soon(listeners.drain.run)
+        if plain is not ingest:
+            tasks.start_soon(_serve_refusals, plain, https.port if https else 0, log)
         tasks.start_soon(persistence.probe_forever)
         if options.statsd_address:
             from pynsqd.statsd import push_forever  # noqa: PLC0415
@@ -191,7 +212,7 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         yield listeners
 
         await peers.close()  # first, so that lookupd sends nobody to closed doors
-        for closing in (tcp, http):
+        for closing in (tcp, http, https):
             if closing is not None:
                 closing.close()
         broker.close_sessions()
@@ -205,15 +226,31 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
 
 def _reload(listeners: Listeners, logs: Logs) -> None:
     """Read again what SIGHUP is for."""
-    if listeners.keys is None:
+    if listeners.keys is None and listeners.certificates is None:
         logs.logger.info("SIGHUP ignored, there is nothing to reload")
-    else:
+    if listeners.keys is not None:
         listeners.keys.reload()
+    if listeners.certificates is not None:
+        _reload_certificates(listeners.certificates, logs.logger)
+
+
+def _reload_certificates(certificates: Certificates, log: FilteringBoundLogger) -> None:
+    """Read certificates again; with broken files the node goes on with the ones it has."""
+    try:
+        certificates.reload()
+    except StartupError as error:
+        log.error(f"certificates not reloaded, those from before are kept - {error}")
+    else:
+        log.info("certificates reloaded, for the connections to come")
 
 
 async def _serve_general_path(ingest: Ingest, node: Node) -> None:
     """Load what every path but the ingest needs: it takes longer than a node may take to answer /ping."""
     ingest.serve_general(await general_path(node))
+
+
+async def _serve_refusals(ingest: Ingest, https_port: int, log: FilteringBoundLogger) -> None:
+    ingest.serve_general(await refusing_path(https_port, log))
 
 
 def _identity(options: Options, tcp: Listener, http: Listener | None) -> dict[str, object]:

@@ -40,6 +40,7 @@ class TlsRequired(IntEnum):
 
 
 _TLS_VERSIONS: Final = {"tls1.0": 0x0301, "tls1.1": 0x0302, "tls1.2": 0x0303, "tls1.3": 0x0304}
+_OLDEST_TLS: Final = _TLS_VERSIONS["tls1.2"]
 
 
 def _parse_tls_required(text: str) -> TlsRequired:
@@ -57,7 +58,9 @@ def _show_tls_required(value: TlsRequired) -> str:
 
 
 def _parse_tls_version(text: str) -> int:
-    name = text.lower() or "tls1.0"
+    name = text.lower()
+    if not name:
+        return _OLDEST_TLS
     if name not in _TLS_VERSIONS:
         raise ValueError(f"not one of {', '.join(_TLS_VERSIONS)}")
     return _TLS_VERSIONS[name]
@@ -79,6 +82,7 @@ _TLS_VERSION: Final[Kind[int]] = Kind(
 )
 _PORT: Final = Limit("[0,65535]", lambda value: 0 <= value <= 65535)
 _NODE_ID: Final = Limit("[0,1024)", lambda value: 0 <= value < 1024)
+_SECURITY_LEVEL: Final = Limit("[0,5]", lambda value: 0 <= value <= 5)
 _DEFLATE_LEVEL: Final = Limit("[1,9]", lambda value: 1 <= value <= 9)
 _LATER: Final = Applies.NOT_YET
 _NEVER: Final = Applies.NEVER
@@ -125,9 +129,8 @@ class Options:
         STRING,
         "https-address",
         "0.0.0.0:4152",
-        "where HTTPS clients connect, with TLS configured: host:port",
+        "where HTTPS clients connect, with TLS configured: host:port; empty for no HTTPS",
         unit="address",
-        applies=_LATER,
     )
     broadcast_address: str = option(
         STRING, "broadcast-address", "", "the host that lookupd tells clients", unit="host", shown="the host name"
@@ -329,39 +332,43 @@ class Options:
         limit=POSITIVE,
     )
 
-    tls_cert: str = option(STRING, "tls-cert", "", "PEM file with the certificate", unit="file", applies=_LATER)
-    tls_key: str = option(STRING, "tls-key", "", "PEM file with its key", unit="file", applies=_LATER)
+    tls_cert: str = option(
+        STRING, "tls-cert", "", "PEM file with the certificate and what leads to its root", unit="file"
+    )
+    tls_key: str = option(STRING, "tls-key", "", "PEM file with its key, not encrypted", unit="file")
     tls_client_auth_policy: str = option(
         STRING,
         "tls-client-auth-policy",
         "",
         "require: any client certificate; require-verify: one that --tls-root-ca-file vouches for",
         unit="policy",
-        applies=_LATER,
     )
-    tls_root_ca_file: str = option(
-        STRING, "tls-root-ca-file", "", "PEM file with the trusted authorities", unit="file", applies=_LATER
-    )
+    tls_root_ca_file: str = option(STRING, "tls-root-ca-file", "", "PEM file with the trusted authorities", unit="file")
     tls_required: TlsRequired = option(
         _TLS_REQUIRED,
         "tls-required",
         TlsRequired.NO,
         "refuse clients without TLS: true, false, or tcp-https to leave plain HTTP open",
-        applies=_LATER,
     )
     tls_min_version: int = option(
         _TLS_VERSION,
         "tls-min-version",
-        _TLS_VERSIONS["tls1.0"],
+        _OLDEST_TLS,
         "oldest TLS version accepted: tls1.0, tls1.1, tls1.2, tls1.3",
-        applies=_LATER,
+    )
+    tls_security_level: int = option(
+        INTEGER,
+        "tls-security-level",
+        2,
+        "OpenSSL's demands on keys and algorithms; 0 for the keys and versions of old clients",
+        limit=_SECURITY_LEVEL,
     )
 
-    deflate: bool = option(BOOLEAN, "deflate", True, "let clients ask for deflate", applies=_LATER)
+    deflate: bool = option(BOOLEAN, "deflate", True, "let clients ask for deflate")
     max_deflate_level: int = option(
         INTEGER, "max-deflate-level", 6, "highest deflate level a client can ask for", limit=_DEFLATE_LEVEL
     )
-    snappy: bool = option(BOOLEAN, "snappy", True, "let clients ask for snappy", applies=_LATER)
+    snappy: bool = option(BOOLEAN, "snappy", True, "let clients ask for snappy")
 
     given: frozenset[str] = frozenset()
 

@@ -64,7 +64,8 @@ NSQD = [
     ("tls-client-auth-policy", "tls_client_auth_policy", ""),
     ("tls-root-ca-file", "tls_root_ca_file", ""),
     ("tls-required", "tls_required", 0),
-    ("tls-min-version", "tls_min_version", 769),
+    ("tls-min-version", "tls_min_version", 771),
+    ("tls-security-level", "tls_security_level", 2),
     ("deflate", "deflate", True),
     ("max-deflate-level", "max_deflate_level", 6),
     ("snappy", "snappy", True),
@@ -127,7 +128,7 @@ def test_config_knows_no_other_keys(key: str) -> None:
         ("--tls-required=0", "tls_required", 0),
         ("--tls-required=TCP-https", "tls_required", 1),
         ("--tls-min-version=TLS1.3", "tls_min_version", 772),
-        ("--tls-min-version=", "tls_min_version", 769),
+        ("--tls-min-version=", "tls_min_version", 771),
         ("--deflate=false", "deflate", False),
         ("--sync-timeout=1m30s", "sync_timeout", 90_000_000_000),
         ("--log-prefix=", "log_prefix", ""),
@@ -161,7 +162,7 @@ def test_a_bad_value_is_a_usage_error(argument: str) -> None:
         ("tls_required = true", "tls_required", TlsRequired.YES),
         ("tls_required = 1", "tls_required", TlsRequired.YES),
         ('tls_required = "tcp-https"', "tls_required", TlsRequired.TCP_HTTPS),
-        ('tls_min_version = ""', "tls_min_version", 769),
+        ('tls_min_version = ""', "tls_min_version", 771),
         ('tls_min_version = "tls1.2"', "tls_min_version", 771),
         ('log_level = "debug"', "log_level", LogLevel.DEBUG),
         ("id = 7", "id", 7),
@@ -240,9 +241,9 @@ def test_a_client_auth_policy_requires_tls() -> None:
 
 
 def test_the_notice_names_flags_that_wait_for_their_part() -> None:
-    given = options("--tls-cert=c", "--snappy", "--worker-id", "--msg-timeout=1s").given
+    given = options("--tls-cert=c", "--topology-zone=z", "--worker-id", "--msg-timeout=1s").given
     assert idle_notice(Options, given) == (
-        "options that change nothing: --worker-id (no effect), --tls-cert (not yet), --snappy (not yet)"
+        "options that change nothing: --worker-id (no effect), --topology-zone (not yet)"
     )
 
 

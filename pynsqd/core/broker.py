@@ -50,9 +50,9 @@ class Broker:
             min_output_buffer_timeout_ns=options.min_output_buffer_timeout_ns,
             max_output_buffer_timeout_ns=options.max_output_buffer_timeout_ns,
             max_deflate_level=options.max_deflate_level,
-            tls=False,
-            deflate=False,
-            snappy=False,
+            tls=bool(options.tls_cert or options.tls_key),
+            deflate=options.deflate,
+            snappy=options.snappy,
             auth_required=authority is not None,
         )
         self.topics: dict[str, Topic] = {}

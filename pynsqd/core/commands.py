@@ -19,6 +19,8 @@ Command = Callable[["Session", list[bytes], int], None]
 
 def identify(session: "Session", params: list[bytes], now_ns: int) -> None:
     """IDENTIFY: what the client is and wants, as JSON in the body."""
+    if session.layered:
+        raise invalid("cannot IDENTIFY in current state")
     session.expect_body(bodies.IDENTIFY, _identify_body)
 
 
@@ -28,6 +30,8 @@ def _identify_body(session: "Session", body: bytes, now_ns: int) -> None:
     session.identified = True
     session.replies.append(encoder.response(answer(session.identity, limits)))
     session.restart_clock(now_ns)
+    if session.identity.tls or session.identity.deflate or session.identity.snappy:
+        session.await_upgrade()
 
 
 def auth(session: "Session", params: list[bytes], now_ns: int) -> None:

@@ -71,7 +71,7 @@ def finish(session: "Session", ids: list[bytes], now_ns: int) -> None:
     """FIN a run of messages; each that is not ours is answered, the others are not held up."""
     consumer = session.consumer
     if consumer is None:
-        raise invalid("cannot FIN in current state")
+        raise session.illegal(b"FIN")
     done = consumer.finish(ids, now_ns)
     while done < len(ids):
         session.replies.append(encoder.error(_not_ours(consumer, "FIN", ids[done]).payload))

@@ -82,7 +82,8 @@ class GuardedSession(Session):
         assert self._peer is not None  # noqa: S101 - there is somebody who sent the command
         self._again = then
         remote_ip = "" if self.remote_address == "@" else self.remote_address.rpartition(":")[0].strip("[]")
-        question = Question(remote_ip, self.identity.tls, "", self._secret)
+        security = self.security
+        question = Question(remote_ip, security is not None, security.common_name if security else "", self._secret)
         self._peer.pause_reading()
         self._give_up = self._authority.ask(question, self._answered)
         raise _Asking
@@ -99,6 +100,8 @@ class GuardedSession(Session):
             if self._ended:
                 self.eof()
             self._peer.resume_reading()
+            if self._upgrading:  # an IDENTIFY that had waited; now its upgrade is waited for
+                self._peer.pause_reading()
 
     def _run(self, decoder: Decoder, now_ns: int) -> bool:
         if self._again is not None:

@@ -14,8 +14,9 @@ from pynsqd.core.consuming import finish
 from pynsqd.core.group_commit import HeldReplies
 from pynsqd.core.publisher import Failure
 from pynsqd.core.publishing import pub_again, read_batch
+from pynsqd.core.security import Security
 from pynsqd.core.timers import Timer
-from pynsqd.core.transitions import INIT, LEGAL
+from pynsqd.core.transitions import INIT, LEGAL, UNSECURED
 from pynsqd.wire import encoder
 from pynsqd.wire.constants import MAGIC_V2
 from pynsqd.wire.decoder import Decoder, LineTooLong
@@ -77,6 +78,8 @@ class Session:
         "_take_body",
         "_timer",
         "_unread_since_ns",
+        "_upgrade",
+        "_upgrading",
         "batch",
         "batch_budget",
         "batch_count",
@@ -93,11 +96,13 @@ class Session:
         "grant",
         "identified",
         "identity",
+        "layered",
         "pub_line",
         "pub_topic",
         "published",
         "remote_address",
         "replies",
+        "security",
         "state",
         "topics",
     )
@@ -138,14 +143,18 @@ class Session:
             deflate_level=0,
             snappy=False,
         )
+        self.layered = False  # an upgrade was agreed on
         self.pub_line = b""  # the line of the last PUB, see Decoder.same_again, and its topic
         self.pub_topic = ""
         self.published: dict[str, int] = {}  # topic to messages, for /stats
         self.remote_address = remote_address
         self.replies: list[bytes] = []
-        self.state = INIT
+        self.security: Security | None = None  # what TLS has shown
+        self.state = UNSECURED if broker.options.tls_required else INIT
         self.topics = broker.topics  # those that need no ``topic`` to publish to
         self._unread_since_ns = 0
+        self._upgrade: bytes | None = None  # what came after an IDENTIFY whose upgrade is due
+        self._upgrading = False
         self._timer = Timer(self._on_timer)
         self._heartbeat_due_ns = 0
         self._read_due_ns = 0
@@ -229,16 +238,22 @@ class Session:
         params = line.split(b" ")
         name = params[0]
         legal = LEGAL.get(name)
-        if legal is None:
-            raise invalid(f"invalid command {text(name)}")
-        if self.state not in legal:
-            raise invalid(f"cannot {name.decode()} in current state")
+        if legal is None or self.state not in legal:
+            raise self.illegal(name)
         try:
             COMMANDS[name](self, params, now_ns)
         except FatalClientError:
             raise
         except ClientError as error:
             self.replies.append(encoder.error(error.payload))
+
+    def illegal(self, name: bytes) -> FatalClientError:
+        """Say that a command of this name is not legal now, or never (PROTOCOL 1.2, 1.4)."""
+        if self.state == UNSECURED:
+            return invalid(f"cannot {text(name)} in current state (TLS required)")
+        if name in LEGAL:
+            return invalid(f"cannot {text(name)} in current state")
+        return invalid(f"invalid command {text(name)}")
 
     def expect_body(self, rule: BodyRule, take: TakeBody | None, topic: str = "", delay_ns: int = 0) -> None:
         """Read a body next, and give it to ``take``; without that it is the batch of an MPUB."""
@@ -338,8 +353,8 @@ class Session:
 
     @property
     def finished(self) -> bool:
-        """Whether the connection is to be closed: nothing more will be said."""
-        return self.closing and not self._held
+        """Whether nothing more will be said as it was until now: close, or see ``take_upgrade``."""
+        return (self.closing or self._upgrade is not None) and not self._held
 
     def take_output(self) -> list[bytes]:
         """Return what is to be written, replies first, and forget it."""
@@ -370,6 +385,27 @@ class Session:
         self._unread_since_ns = 0
         if self.consumer is not None and not self.closing:
             self.consumer.unblock()
+
+    # -- upgrades ------------------------------------------------------------------------------------------------
+
+    def await_upgrade(self) -> None:
+        """Read nothing more until ``upgraded``: the answer to IDENTIFY comes first, then what it has agreed on."""
+        self.layered = self._upgrading = True
+        self._upgrade = self.decoder.drain()
+        if self._peer is not None:
+            self._peer.pause_reading()
+
+    def take_upgrade(self) -> bytes | None:
+        """Return what came after the IDENTIFY whose upgrade is due now; None if none is."""
+        pipelined, self._upgrade = self._upgrade, None
+        return None if self.closing else pipelined
+
+    def upgraded(self) -> None:
+        """Go on: what comes now is plain again."""
+        self._upgrading = False
+        if self.security is not None and self.state == UNSECURED:
+            self.state = INIT
+        self.restart_clock(self.broker.now_ns)
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -407,7 +443,7 @@ class Session:
 
     def _on_timer(self, now_ns: int) -> int:
         interval_ns = self.identity.heartbeat_interval_ns
-        if self.closing:
+        if self.closing or self._upgrading:  # an upgrade has its own deadline, and no heartbeats
             return 0
         if not interval_ns:
             return self._without_heartbeats(now_ns)

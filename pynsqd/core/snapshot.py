@@ -100,6 +100,7 @@ def _client(session: "Session", topic: str) -> ClientStats:
     identity = session.identity
     consumer = session.consumer
     grant = session.grant
+    security = session.security
     return ClientStats(
         client_id=identity.client_id,
         hostname=identity.hostname,
@@ -120,9 +121,9 @@ def _client(session: "Session", topic: str) -> ClientStats:
         auth_identity=grant.identity if grant else "",
         auth_identity_url=grant.identity_url if grant else "",
         pub_counts=tuple((name, count) for name, count in session.published.items() if not topic or name == topic),
-        tls=identity.tls,
-        tls_cipher_suite="",
-        tls_version="",
-        tls_negotiated_protocol="",
-        tls_negotiated_protocol_is_mutual=False,
+        tls=security is not None,
+        tls_cipher_suite=security.cipher_suite if security else "",
+        tls_version=security.version if security else "",
+        tls_negotiated_protocol="",  # nothing is negotiated by ALPN, as in nsqd, where that is always mutual
+        tls_negotiated_protocol_is_mutual=security is not None,
     )

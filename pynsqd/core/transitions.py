@@ -3,6 +3,7 @@
 from typing import Final
 
 # The numbers are those of ``state`` in /stats; 1 and 2 are unused by nsqd too.
+UNSECURED: Final = -1  # TLS is required and has not come; what is in this state is not in /stats
 INIT: Final = 0
 SUBSCRIBED: Final = 3
 CLOSING: Final = 4
@@ -10,7 +11,7 @@ CLOSING: Final = 4
 _ANY: Final = (INIT, SUBSCRIBED, CLOSING)
 
 LEGAL: Final[dict[bytes, tuple[int, ...]]] = {
-    b"IDENTIFY": (INIT,),
+    b"IDENTIFY": (INIT, UNSECURED),
     b"AUTH": (INIT,),
     b"SUB": (INIT,),
     b"PUB": _ANY,

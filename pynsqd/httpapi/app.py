@@ -109,6 +109,26 @@ async def general_path(node: Node) -> HttpServer:
     return http_server(build_router(node), node.logs.logger, node.keys)
 
 
+async def refusing_path(https_port: int, log: FilteringBoundLogger) -> HttpServer:
+    """Return the general path of the plain port where TLS is required; nsqadmin tries ``https_port`` then."""
+    await to_thread.run_sync(import_module, "pynsqd.runtime.http_connection")
+    return http_server(Refusal(https_port), log)
+
+
+class Refusal(Router):
+    """Answers everything with 403 (PROTOCOL 2.1)."""
+
+    def __init__(self, https_port: int) -> None:
+        super().__init__()
+        # nsqd writes this one by hand, with spaces.
+        body = f'{{"message": "TLS_REQUIRED", "https_port": {https_port}}}'.encode()
+        self._reply = replace(v1({}, 403), body=body)
+
+    async def dispatch(self, request: HttpRequest) -> Reply:
+        """Refuse."""
+        return self._reply
+
+
 def build_router(node: Node) -> Router:
     """Return all routes of a node."""
     router = Router()

@@ -196,14 +196,17 @@ class Ingest:
     """The HTTP side of a node: makes the protocol of each connection, and holds what they share.
 
     ``connection`` is the protocol factory of the listener. ``serve_general`` says who answers the rest; requests that
-    come before (the general path's imports take a quarter of a second) wait for it.
+    come before (the general path's imports take a quarter of a second) wait for it. With ``refuse`` it answers all.
     """
 
-    def __init__(self, turn: Turn, options: Options, door: Door, keys: ApiKeys | None = None) -> None:
+    def __init__(
+        self, turn: Turn, options: Options, door: Door, keys: ApiKeys | None = None, *, refuse: bool = False
+    ) -> None:
         self.turn = turn
         self.door = door
         self.options = options
         self._keys = keys
+        self._refuse = refuse
         self.general: GeneralPath | None = None
         self.parked: list[IngestConnection] = []
         self.connections: set[IngestConnection] = set()
@@ -247,7 +250,7 @@ class Ingest:
 
     def learn(self, raw: bytes) -> Head | None:
         """Read a head and know it by its bytes from now on; None if the request is the general path's."""
-        head = read_head(raw, self.options, self._keys)
+        head = None if self._refuse else read_head(raw, self.options, self._keys)
         if head is not None and len(raw) <= _MAX_KNOWN_HEAD:
             if len(self.heads) >= _KNOWN_HEADS:
                 self.heads.clear()

@@ -5,7 +5,10 @@ from typing import cast
 
 from pynsqd.core.session import Session
 from pynsqd.net.door import Door
+from pynsqd.net.layers.certificates import Certificates
 from pynsqd.net.turn import Turn
+from pynsqd.net.upgrade import Upgrade
+from pynsqd.wire.errors import FatalClientError
 
 # Above this many unwritten bytes the peer is slow and gets no more messages until it has read most of them.
 _HIGH_WATER = 1 << 18
@@ -19,16 +22,20 @@ _LINGER_S = 5.0
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Feeds a session and writes what it has to say at the end of the turn."""
+    """Feeds a session and writes what it has to say at the end of the turn.
 
-    __slots__ = ("_door", "_session", "_stuck", "_transport", "_turn", "_waiting")
+    ``certificates`` are for a client that asks for TLS.
+    """
+
+    __slots__ = ("_certificates", "_door", "_session", "_stuck", "_transport", "_turn", "_waiting")
 
     _session: Session
     _transport: asyncio.Transport
 
-    def __init__(self, turn: Turn, door: Door) -> None:
+    def __init__(self, turn: Turn, door: Door, certificates: Certificates | None = None) -> None:
         self._turn = turn
         self._door = door
+        self._certificates = certificates
         self._stuck = False  # the peer does not read
         self._waiting = False  # the session wants no more for now
 
@@ -50,6 +57,11 @@ class Connection(asyncio.BufferedProtocol):
         self._session.receive(bytes(self._turn.receive_buffer[:nbytes]), self._turn.now_ns())
         self._turn.touch(self)
 
+    def data_received(self, data: bytes) -> None:
+        """Hand what a layer has decoded to the session."""
+        self._session.receive(data, self._turn.now_ns())
+        self._turn.touch(self)
+
     def eof_received(self) -> bool:
         """Let the session answer a body that was cut short; the end of the turn closes."""
         self._session.eof()
@@ -57,19 +69,32 @@ class Connection(asyncio.BufferedProtocol):
         return True
 
     def flush(self) -> None:
-        """Write what the session has to say; close when it is done."""
+        """Write what the session has to say; close, or upgrade, when that was the last of it."""
         output = self._session.take_output()
         if output:
             self._transport.write(output[0] if len(output) == 1 else b"".join(output))
         if self._session.finished:
-            self._close()
+            self._end()
         elif output and self._turn.broker.dirty:
             self._turn.schedule()  # written messages make room for more
 
-    def _close(self) -> None:
+    def _end(self) -> None:
+        pipelined = self._session.take_upgrade()
+        if pipelined is not None:
+            Upgrade(self, self._session, self._certificates).begin(self._transport, pipelined)
+            return
         self._transport.close()
         if self._transport.get_write_buffer_size():
             self._turn.later(_LINGER_S, self._transport.abort)
+
+    def stand_on(self, transport: asyncio.Transport) -> None:
+        """Write to a layer from now on."""
+        self._transport = transport
+
+    def refuse(self, error: FatalClientError) -> None:
+        """Tell the client what is wrong and close."""
+        self._session.fail(error)
+        self._turn.touch(self)
 
     def pause_writing(self) -> None:
         """The peer does not keep up."""

@@ -222,6 +222,14 @@ class Decoder:
         bodies += [data[at : at + size] for at in range(start + 4, end, stride)]
         return end - start
 
+    def drain(self) -> bytes:
+        """Take everything that has come: from here on the bytes mean something else."""
+        rest = b"".join((self._data[self._pos :], *self._parts))
+        self._data = b""
+        self._pos = self._wanted = 0
+        self._parts.clear()
+        return rest
+
     def _await(self, length: int) -> None:
         """Look again when ``length`` bytes are there; until then hold no more of the last read than its rest."""
         self._wanted = length

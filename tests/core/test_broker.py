@@ -135,7 +135,12 @@ def test_the_limits_are_the_options() -> None:
     assert (limits.max_heartbeat_interval_ns, limits.max_output_buffer_size) == (4, 5)
     assert (limits.output_buffer_timeout_ns, limits.min_output_buffer_timeout_ns) == (6, 7)
     assert (limits.max_output_buffer_timeout_ns, limits.max_deflate_level) == (8, 9)
-    assert not (limits.tls or limits.deflate or limits.snappy or limits.auth_required)
+    assert (limits.tls, limits.deflate, limits.snappy, limits.auth_required) == (False, True, True, False)
+
+
+def test_layers_are_offered_as_the_options_say() -> None:
+    limits = Broker(Options(tls_cert="c", deflate=False, snappy=False), MemoryLogs(), 0, 0).limits
+    assert (limits.tls, limits.deflate, limits.snappy) == (True, False, False)
 
 
 def test_topics_that_fail_do_not_hold_up_the_others() -> None:

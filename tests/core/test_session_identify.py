@@ -51,7 +51,7 @@ def test_the_answer_is_ok_or_the_features() -> None:
         "max_msg_timeout": 90_000,
         "msg_timeout": 40_000,
         "tls_v1": False,
-        "deflate": False,
+        "deflate": True,
         "deflate_level": 3,
         "max_deflate_level": 3,
         "snappy": False,

@@ -25,7 +25,7 @@ def message(answer: Answer) -> tuple[int, str]:
         ("sync_timeout", b"2000000000"),
         ("deflate", b"true"),
         ("tls_required", b"0"),
-        ("tls_min_version", b"769"),
+        ("tls_min_version", b"771"),
         ("e2e_processing_latency_percentiles", b"[0.99,1]"),
         ("max_msg_size", b"1048576"),
     ],

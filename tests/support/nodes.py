@@ -146,6 +146,11 @@ class Inside:
     def tcp(self) -> tuple[str, int]:
         return host_port(self.listeners.tcp.address)
 
+    @property
+    def https(self) -> tuple[str, int]:
+        assert self.listeners.https is not None
+        return host_port(self.listeners.https.address)
+
     def logged(self, text: str) -> bool:
         """Tell whether some line has ``text``."""
         return any(text in str(line) for line in self.logs.lines)
@@ -155,7 +160,9 @@ class Inside:
 async def inside(data_path: Path, **options: Any) -> AsyncIterator[Inside]:
     """Run a node here, where its files can be made to fail. Its end is that of a SIGTERM."""
     given = Options(
-        **{"id": 1, "tcp_address": "127.0.0.1:0", "http_address": "127.0.0.1:0", "data_path": str(data_path)} | options
+        **dict.fromkeys(("tcp_address", "http_address", "https_address"), "127.0.0.1:0")
+        | {"id": 1, "data_path": str(data_path)}
+        | options
     )
     logs = Logs(LogLevel.INFO)
     async with running(given, logs) as listeners:  # type: ignore[arg-type]

@@ -215,6 +215,7 @@ class Client:
         self.closed = False
         self.paused = False
         self.answers = False  # heartbeats are answered, and not shown to the test
+        self.pipelined: bytes | None = None  # what came behind an IDENTIFY, once its upgrade was due
         self.writes = 0
         self._buffer = b""
 
@@ -254,7 +255,9 @@ class Client:
             self._buffer = self._buffer.replace(_HEARTBEAT_BYTES, b"")
             self.send(b"NOP\n")
         if self.session.finished:
-            self.drop()
+            self.pipelined = self.session.take_upgrade()
+            if self.pipelined is None:
+                self.drop()
 
     def pause_reading(self) -> None:
         """The session wants no more for now; the test may send in spite of it, as what was read already does."""

@@ -3,16 +3,20 @@
 Every wait has a deadline, so a broken server fails the test instead of hanging it.
 """
 
+import os
+import socket
 import ssl
 import struct
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import anyio
-from anyio.abc import ByteStream
-from anyio.streams.tls import TLSStream
+import cramjam
+from anyio.abc import ByteStream, SocketAttribute
+from anyio.streams.tls import TLSAttribute, TLSStream
 
 DEADLINE_S: Final = 5.0
 RESPONSE, ERROR, MESSAGE = range(3)
@@ -67,8 +71,8 @@ class WireClient:
         self._stream = stream
         self._deadline_s = deadline_s
         self._buffer = bytearray()
-        self._deflate: Any = None
-        self._inflate: Any = None
+        self._compress: Callable[[bytes], bytes] = bytes
+        self._decompress: Callable[[bytes], bytes] = bytes
 
     @classmethod
     async def open(cls, address: Address, magic: bytes = b"  V2", deadline_s: float = DEADLINE_S) -> Self:
@@ -92,8 +96,10 @@ class WireClient:
 
     async def send(self, data: bytes) -> None:
         """Write ``data`` in one go."""
-        if self._deflate is not None:
-            data = self._deflate.compress(data) + self._deflate.flush(zlib.Z_SYNC_FLUSH)
+        await self.send_raw(self._compress(data))
+
+    async def send_raw(self, data: bytes) -> None:
+        """Write ``data`` as it is, past the compression."""
         with anyio.fail_after(self._deadline_s):
             await self._stream.send(data)
 
@@ -143,6 +149,27 @@ class WireClient:
         """Half-close: the server reads an end of file and can still answer."""
         await self._stream.send_eof()
 
+    async def shutdown_write_raw(self) -> None:
+        """Half-close the socket, whatever is spoken on it."""
+        with socket.socket(fileno=os.dup(self._socket.fileno())) as same:  # uvloop's own cannot do it
+            same.shutdown(socket.SHUT_WR)
+
+    async def send_past_tls(self, data: bytes) -> None:
+        """Write to the socket itself; not to be mixed with other writes that wait."""
+        os.write(self._socket.fileno(), data)
+
+    async def some(self) -> bytes:
+        """Return what has come, and wait for something if that is nothing."""
+        with anyio.fail_after(self._deadline_s):
+            assert self._buffer or await self._fill(), "the server closed"
+        taken = bytes(self._buffer)
+        self._buffer.clear()
+        return taken
+
+    @property
+    def _socket(self) -> Any:
+        return self._stream.extra(SocketAttribute.raw_socket)
+
     async def close(self) -> None:
         """Close without waiting for anything."""
         await self._stream.aclose()
@@ -154,11 +181,23 @@ class WireClient:
                 self._stream, server_side=False, hostname="localhost", ssl_context=context, standard_compatible=False
             )
 
+    def peer_certificate(self) -> dict[str, Any]:
+        """Return what the server has shown in TLS, as ssl gives it."""
+        shown: dict[str, Any] = self._stream.extra(TLSAttribute.peer_certificate)
+        return shown
+
     def start_deflate(self, level: int = 6) -> None:
         """Speak raw deflate from here on."""
-        self._deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
-        self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-        self._buffer[:] = self._inflate.decompress(bytes(self._buffer))
+        deflate = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
+        self._compress = lambda data: deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH)
+        self._decompress = zlib.decompressobj(-zlib.MAX_WBITS).decompress
+        self._buffer[:] = self._decompress(bytes(self._buffer))
+
+    def start_snappy(self) -> None:
+        """Speak snappy's framing format from here on, with a stream identifier in front of each send, as pynsq has."""
+        self._compress = lambda data: bytes(cramjam.snappy.compress(data))
+        self._decompress = _Unsnappy()
+        self._buffer[:] = self._decompress(bytes(self._buffer))
 
     async def _exactly(self, length: int) -> bytes:
         while len(self._buffer) < length:
@@ -173,8 +212,28 @@ class WireClient:
             data = await self._stream.receive()
         except (anyio.EndOfStream, anyio.BrokenResourceError):
             return False
-        self._buffer += data if self._inflate is None else self._inflate.decompress(data)
+        self._buffer += self._decompress(data)
         return True
+
+
+class _Unsnappy:
+    """Decodes the chunks that are complete."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._identifier = b""
+
+    def __call__(self, data: bytes) -> bytes:
+        data = self._rest + data
+        whole = 0
+        while len(data) - whole >= 4 and len(data) - whole >= 4 + int.from_bytes(data[whole + 1 : whole + 4], "little"):
+            whole += 4 + int.from_bytes(data[whole + 1 : whole + 4], "little")
+        chunks, self._rest = data[:whole], data[whole:]
+        if chunks and not self._identifier:
+            self._identifier = chunks[:10]
+            assert self._identifier == b"\xff\x06\0\0sNaPpY"
+            chunks = chunks[10:]
+        return bytes(cramjam.snappy.decompress(self._identifier + chunks)) if chunks else b""
 
 
 @dataclass(frozen=True)

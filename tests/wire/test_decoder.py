@@ -420,3 +420,17 @@ def test_an_idle_decoder_holds_no_buffer() -> None:
         assert decoder.take(len(read)) == read
         assert asked(decoder) is None
         assert decoder._data == b""
+
+
+@pytest.mark.parametrize("reads", [[b"NOP\nrest"], [b"NOP\n" + b"r" * 3, b"est"[:1], b"est"[1:]], [b"NOP\n"]])
+def test_drain_takes_what_has_come_and_nothing_stays(reads: list[bytes]) -> None:
+    decoder = Decoder()
+    decoder.feed(reads[0])
+    assert decoder.line() == b"NOP"
+    assert decoder.take(100) is None
+    for read in reads[1:]:
+        decoder.feed(read)
+    assert decoder.drain() == b"".join(reads)[4:]
+    assert (len(decoder), decoder.drain(), decoder.line()) == (0, b"", None)
+    decoder.feed(b"RDY 1\n")
+    assert decoder.line() == b"RDY 1"

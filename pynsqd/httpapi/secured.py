@@ -1,0 +1,58 @@
+"""HTTPS: the same protocols as HTTP, on a TLS layer."""
+
+import asyncio
+from typing import cast
+
+from pynsqd.httpapi.ingest import Ingest
+from pynsqd.net.layers.certificates import Certificates
+from pynsqd.net.layers.tls import TlsLayer
+
+# How Go tells what is HTTP, and what it says to it.
+_HTTP_BEGINNINGS = (b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO")
+_NOT_HTTPS = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n"
+
+
+class Secured:
+    """The HTTPS side of a node. ``connection`` is the protocol factory of the listener.
+
+    ``ingest`` makes what speaks HTTP on a connection once that speaks TLS; those that do not yet count as its too.
+    """
+
+    def __init__(self, certificates: Certificates, ingest: Ingest) -> None:
+        self._certificates = certificates
+        self._ingest = ingest
+        self._shaking: set[TlsLayer] = set()
+
+    def connection(self) -> asyncio.Protocol:
+        """Make the protocol of a new connection."""
+        limit = self._ingest.door.limit
+        if limit and self._ingest.open_now + len(self._shaking) >= limit:
+            return _TurnedAway()
+
+        def ready(layer: TlsLayer) -> None:
+            self._shaking.discard(layer)
+            protocol = self._ingest.connection()
+            layer.set_protocol(protocol)
+            protocol.connection_made(layer)
+
+        def failed(cause: str) -> None:
+            self._shaking.discard(layer)
+            if layer.first_bytes.startswith(_HTTP_BEGINNINGS) and not layer.is_closing():
+                layer.below.write(_NOT_HTTPS)
+            layer.below.close()
+
+        layer = TlsLayer(self._certificates.engine(), ready, failed)
+        self._shaking.add(layer)
+        return layer
+
+    def close(self) -> None:
+        """End the connections that do not speak HTTP yet."""
+        for layer in tuple(self._shaking):
+            layer.abort()
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection too many: there is no answer that a client in a handshake would understand."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()
