@@ -1,4 +1,4 @@
-"""The conformance scenario of README.md, for the Python clients; a driver supplies a `Client` and calls `run`."""
+"""The scenarios of README.md, for the Python clients; a driver supplies a `Client` and calls `run`."""
 
 import asyncio
 import json
@@ -19,6 +19,9 @@ DELAY_MS = 500
 TOUCHES = 3
 TOUCH_EVERY_MS = 400
 ERROR_ALONE_MS = 200
+
+# What stands between client and node: "compression", and "root", "cert" and "key" (files) with TLS; see README.md.
+LAYERS: dict[str, str] = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
 
 
 class Delivery(Protocol):
@@ -115,6 +118,12 @@ class Scenario:
 
         await self.step(self.publish_singly, [f"single-{i}" for i in range(10)])
         await self.step(client.publish_many, [f"batch-{i}" for i in range(25)])
+        if LAYERS:
+            await self.step(client.publish_many, [f"large-{i}" + "x" * 50_000 for i in range(3)])
+            emit("connected")
+            await asyncio.to_thread(sys.stdin.readline)
+            await client.stop()
+            return
         await self.step(lambda bodies: client.publish_deferred(bodies[0], DELAY_MS), ["deferred"])
         for body in ("requeue", "timeout", "touch"):
             await self.step(self.publish_singly, [body])
@@ -138,6 +147,6 @@ def find_node(lookupd: str, topic: str) -> str:
 
 
 def run(client: Client) -> None:
-    """Play the scenario; arguments: lookupd's HTTP address, the topic."""
-    lookupd, topic = sys.argv[1:]
+    """Play the scenario; arguments: lookupd's HTTP address, the topic, and the layers if there are any."""
+    lookupd, topic = sys.argv[1:3]
     asyncio.run(Scenario(client).play(lookupd, topic))

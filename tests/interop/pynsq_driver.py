@@ -1,11 +1,13 @@
-"""pynsq plays the conformance scenario (README.md)."""
+"""pynsq plays the scenarios of README.md."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
+from typing import Any
 
 import conformance
 import nsq
-from conformance import HEARTBEAT_MS, MAX_IN_FLIGHT, MSG_TIMEOUT_MS, Handler
+from conformance import HEARTBEAT_MS, LAYERS, MAX_IN_FLIGHT, MSG_TIMEOUT_MS, Handler
 
 
 class Delivery:
@@ -24,6 +26,15 @@ class Delivery:
 
     async def touch(self) -> None:
         self.message.touch()
+
+
+def layers() -> dict[str, Any]:
+    """Return what `LAYERS` asks for in pynsq's words."""
+    asked: dict[str, Any] = {name: True for name in ("snappy", "deflate") if name == LAYERS.get("compression")}
+    if "root" in LAYERS:
+        files = {"ca_certs": LAYERS["root"], "certfile": LAYERS["cert"], "keyfile": LAYERS["key"]}
+        asked |= {"tls_v1": True, "tls_options": files | {"cert_reqs": ssl.CERT_REQUIRED}}
+    return asked
 
 
 class Pynsq:
@@ -49,12 +60,14 @@ class Pynsq:
             msg_timeout=MSG_TIMEOUT_MS / 1000,
             heartbeat_interval=HEARTBEAT_MS // 1000,
             auth_secret=conformance.SECRET,
+            **layers(),
         )
         self.writer = nsq.Writer(
             [node],
             reconnect_interval=0.2,
             heartbeat_interval=HEARTBEAT_MS // 1000,
             auth_secret=conformance.SECRET,
+            **layers(),
         )
         await self.wait_for_writer()
 

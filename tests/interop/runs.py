@@ -44,7 +44,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Run:
-    """What the driver told, and the channel in the node's /stats at the restart and after the driver's end."""
+    """What the driver told, and the channel in the node's /stats when the driver asked to go on and after its end."""
 
     exit_code: int
     events: list[Event]
@@ -83,29 +83,37 @@ def _python(driver: str, module: str, name: str) -> tuple[list[str], str, str]:
 
 
 def play(
-    client: RealClient, topic: str, lookupd: Daemon, folder: Path, *flags: str, env: dict[str, str] | None = None
+    client: RealClient,
+    topic: str,
+    lookupd: Daemon,
+    folder: Path,
+    *flags: str,
+    env: dict[str, str] | None = None,
+    layers: dict[str, str] | None = None,
 ) -> Run:
     """Start a node, let the driver play against it, restart the node where the driver asks for it.
 
-    ``flags`` are the node's, ``env`` is the driver's.
+    ``flags`` are the node's, ``env`` is the driver's. With ``layers`` it is the short scenario, by TLS or compression.
     """
     lookup_tcp, lookup_http = _address(lookupd.tcp), _address(lookupd.http)
     node = Daemon("nsqd", f"--lookupd-tcp-address={lookup_tcp}", *flags, data_path=folder).start()
+    command = [*client.command, lookup_http, topic] + ([json.dumps(layers)] if layers is not None else [])
     at_restart: dict[str, Any] = {}
     events: list[Event] = []
     try:
         _post(node, "/topic/create", topic=topic)
         _wait_until(lambda: _known(lookupd, topic), "lookupd does not know the node's topic")
         with (folder / "driver.stderr").open("w+") as stderr:
-            with _driver([*client.command, lookup_http, topic], stderr, env or {}) as driver:
+            with _driver(command, stderr, env or {}) as driver:
                 assert driver.stdin is not None
                 assert driver.stdout is not None
                 for line in driver.stdout:
                     events.append(Event(**json.loads(line)))
-                    if events[-1].what == "restart":
+                    if events[-1].what in ("restart", "connected"):
                         at_restart = _settled(node, topic, clients=1)
-                        node = _restarted(node)
-                        driver.stdin.write("restarted\n")
+                        if events[-1].what == "restart":
+                            node = _restarted(node)
+                        driver.stdin.write("go on\n")
                         driver.stdin.flush()
             stderr.seek(0)
             errors = stderr.read()

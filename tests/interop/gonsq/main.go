@@ -1,8 +1,10 @@
-// go-nsq plays the conformance scenario (../README.md). Arguments: lookupd's HTTP address, the topic.
+// go-nsq plays the scenarios of ../README.md. Arguments: lookupd's HTTP address, the topic, the layers if there are any.
 package main
 
 import (
 	"bufio"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -104,6 +107,10 @@ func main() {
 	config.MaxInFlight = maxInFlight
 	config.LookupdPollInterval = 200 * time.Millisecond
 	config.AuthSecret = os.Getenv("AUTH_SECRET")
+	layered := len(os.Args) > 3
+	if layered {
+		setLayers(config, os.Args[3])
+	}
 	logger := log.New(os.Stderr, "", log.Lmicroseconds)
 
 	producer, err := nsq.NewProducer(findNode(lookupd, topic), config)
@@ -137,6 +144,16 @@ func main() {
 
 	s.step(publishSingly, numbered("single", 10)...)
 	s.step(publishMany, numbered("batch", 25)...)
+	if layered {
+		padding := strings.Repeat("x", 50000)
+		s.step(publishMany, "large-0"+padding, "large-1"+padding, "large-2"+padding)
+		emit("connected", "", 0)
+		bufio.NewReader(os.Stdin).ReadString('\n')
+		consumer.Stop()
+		<-consumer.StopChan
+		producer.Stop()
+		return
+	}
 	s.step(publishDeferred, "deferred")
 	for _, body := range []string{"requeue", "timeout", "touch"} {
 		s.step(publishSingly, body)
@@ -151,6 +168,25 @@ func main() {
 	s.step(publishSingly, "stopping")
 	<-consumer.StopChan
 	producer.Stop()
+}
+
+// setLayers asks for compression, and for TLS if there is a root to trust.
+func setLayers(config *nsq.Config, words string) {
+	var layers struct{ Compression, Root, Cert, Key string }
+	check(json.Unmarshal([]byte(words), &layers))
+	config.Snappy = layers.Compression == "snappy"
+	config.Deflate = layers.Compression == "deflate"
+	if layers.Root == "" {
+		return
+	}
+	root, err := os.ReadFile(layers.Root)
+	check(err)
+	pair, err := tls.LoadX509KeyPair(layers.Cert, layers.Key)
+	check(err)
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(root)
+	config.TlsV1 = true
+	config.TlsConfig = &tls.Config{RootCAs: pool, Certificates: []tls.Certificate{pair}}
 }
 
 func numbered(name string, count int) (bodies []string) {

@@ -1,5 +1,7 @@
-// nsqjs plays the conformance scenario (../README.md). Arguments: lookupd's HTTP address, the topic.
+// nsqjs plays the scenarios of ../README.md. Arguments: lookupd's HTTP address, the topic, the layers if there are any.
+// It has no setting for the root to trust: NODE_EXTRA_CA_CERTS names it.
 const {once} = require('events')
+const {readFileSync} = require('fs')
 const {setTimeout: sleep} = require('timers/promises')
 const {Reader, Writer} = require('nsqjs')
 
@@ -12,7 +14,8 @@ const TOUCHES = 3
 const TOUCH_EVERY_MS = 400
 const SECRET = process.env.AUTH_SECRET || null
 
-const [lookupd, topic] = process.argv.slice(2)
+const [lookupd, topic, words] = process.argv.slice(2)
+const layers = words && layersIn(JSON.parse(words))
 const finished = new Map() // body -> the resolver of its promise
 let timedOut = null
 let writer = null
@@ -21,6 +24,12 @@ let writer = null
 function emit(what, body = '', attempts = 0) {
   const atMs = Math.floor(performance.now())
   process.stdout.write(JSON.stringify({what, body, attempts, at_ms: atMs}) + '\n')
+}
+
+// What stands between client and node, in nsqjs's words.
+function layersIn({compression, root, cert, key}) {
+  const tls = root && {tls: true, cert: readFileSync(cert), key: readFileSync(key)}
+  return {snappy: compression === 'snappy', deflate: compression === 'deflate', ...tls}
 }
 
 async function handle(message) {
@@ -54,7 +63,7 @@ async function handle(message) {
 // A Writer does not reconnect by itself: its user calls connect() again, here until it is ready.
 async function connectWriter(host, port) {
   for (;;) {
-    const attempt = new Writer(host, port, {heartbeatInterval: HEARTBEAT_S, authSecret: SECRET})
+    const attempt = new Writer(host, port, {heartbeatInterval: HEARTBEAT_S, authSecret: SECRET, ...layers})
     attempt.connect()
     try {
       await once(attempt, Writer.READY)
@@ -104,6 +113,7 @@ async function main() {
     messageTimeout: MSG_TIMEOUT_MS,
     heartbeatInterval: HEARTBEAT_S,
     authSecret: SECRET,
+    ...layers,
   })
   reader.on(Reader.MESSAGE, handle)
   reader.on(Reader.ERROR, (error) => console.error('reader:', error.message))
@@ -112,6 +122,15 @@ async function main() {
 
   await step(publishSingly, numbered('single', 10))
   await step(publishMany, numbered('batch', 25))
+  if (layers) {
+    await step(publishMany, [0, 1, 2].map((i) => `large-${i}` + 'x'.repeat(50000)))
+    emit('connected')
+    await once(process.stdin, 'data')
+    process.stdin.destroy()
+    reader.close()
+    writer.close()
+    return
+  }
   await step(publishDeferred, ['deferred'])
   for (const body of ['requeue', 'timeout', 'touch']) {
     await step(publishSingly, [body])
