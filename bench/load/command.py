@@ -84,7 +84,7 @@ def _about_flags(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _start(peer: Peer, row: Row) -> AbstractContextManager[Broker]:
-    return peer.started(row.flags(peer))
+    return peer.started(row.common_flags() + row.flags(peer))
 
 
 def _measure(row: Row, columns: Sequence[str], brokers: Mapping[str, Open], rounds: int) -> Measured:

@@ -21,7 +21,7 @@ class Row:
     """`targets`: per figure, what pynsqd is to reach. `nsqd_flags` go to nsqd only; pynsqd runs by its defaults unless
     the row is about one of its flags. `peers` is for rows that compare something else than nsqd and pynsqd. Rows of one
     `section` with the same peers share a table. `at_most` makes the same row of no more than that many messages, where
-    they are so many that trying it takes long."""
+    they are so many that trying it takes long. `common_flags` gives what every peer needs and is made for the run."""
 
     question: str
     measure: Callable[[Broker], Figures]
@@ -31,6 +31,7 @@ class Row:
     peers: tuple[Peer, ...] = PEERS
     section: str = ""
     at_most: Callable[[int], Row] | None = None
+    common_flags: Callable[[], tuple[str, ...]] = tuple
 
     def flags(self, peer: Peer) -> tuple[str, ...]:
         """What this peer is started with for this row."""
