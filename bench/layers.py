@@ -79,7 +79,7 @@ def row(question: str, *layers: str) -> Row:
             f"out: {name}": value for name, value in consumed.items()
         }
 
-    return Row(question, measure, nsqd_flags=NSQD_IN_MEMORY, common_flags=certificate_flags)
+    return Row(question, measure, nsqd_flags=NSQD_IN_MEMORY, section="Layers", common_flags=certificate_flags)
 
 
 ROWS = (

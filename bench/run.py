@@ -10,6 +10,7 @@ import fsync_publishers
 import http_pub
 import http_pub_connection_each
 import idle_connections
+import layers
 import many_topics
 import mixed_bodies
 import mpub
@@ -47,6 +48,7 @@ ROWS = (
     *ten_million_waiting.ROWS,
     durability_cost.ROW,
     *scaling.ROWS,
+    *layers.ROWS,
 )
 
 if __name__ == "__main__":
