@@ -1,6 +1,6 @@
 """The table of states (PROTOCOL 1.3)."""
 
-from pynsqd.core.transitions import CLOSING, INIT, LEGAL, SUBSCRIBED
+from pynsqd.core.transitions import CLOSING, INIT, LEGAL, SUBSCRIBED, UNSECURED
 
 
 def test_the_numbers_are_those_of_stats() -> None:
@@ -10,7 +10,7 @@ def test_the_numbers_are_those_of_stats() -> None:
 def test_the_table_is_the_specs() -> None:
     # RDY in closing is legal here, since it is ignored and no error.
     assert {name.decode(): states for name, states in LEGAL.items()} == {
-        "IDENTIFY": (0,),
+        "IDENTIFY": (0, UNSECURED),
         "AUTH": (0,),
         "SUB": (0,),
         "PUB": (0, 3, 4),

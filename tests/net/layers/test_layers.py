@@ -173,3 +173,30 @@ async def test_tls_says_goodbye_once_it_has_said_hello() -> None:
         layer.close()
         assert (socket.written, socket.closing) == (said, True)
         layer.connection_lost(None)
+
+
+async def test_who_wants_no_more_gets_no_more() -> None:
+    """A session that waits for an auth server pauses in the middle of what one read has decoded to."""
+    layer, socket, above, _ = compressing(slack=10 * PIECE)
+    layer.data_received(deflated(bytes(2 * PIECE)))
+    layer.pause_reading()
+    for _ in range(3):
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+    assert (len(above.received), socket.reading) == (1, False)
+    layer.resume_reading()
+    assert not socket.reading, "there is more of the last read"
+    for _ in range(3):
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+    assert (sum(map(len, above.received)), socket.reading) == (2 * PIECE, True)
+
+
+async def test_what_comes_in_spite_of_a_pause_is_kept_in_order() -> None:
+    layer, _, above, _ = compressing()
+    stream = zlib.compressobj(6, zlib.DEFLATED, -15)
+    layer.pause_reading()
+    for data in (b"one", b"two"):
+        layer.data_received(stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH))
+    assert above.received == []
+    layer.resume_reading()
+    await anyio.lowlevel.cancel_shielded_checkpoint()
+    assert b"".join(above.received) == b"onetwo"
