@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynsqd.core.authority import Answered, Question
+from pynsqd.core.security import Security
 from pynsqd.wire.authorization import Grant, parse_grant
 from tests.support.session_wire import CLOSE_WAIT, HEARTBEAT, OK, Client, Node, command, error, identify_command, mpub
 from tests.support.wire import RESPONSE, Frame
@@ -227,3 +228,20 @@ def test_shutdown_while_it_waits(guarded: Guarded) -> None:
     guarded.node.turn()
     assert guarded.client.closed
     assert guarded.authority.given_up == 1
+
+
+def test_the_question_has_what_tls_has_shown(guarded: Guarded) -> None:
+    guarded.client.session.security = Security("TLS1.3", "Unknown 4865", "shop")
+    guarded.ask(AUTH)
+    (question,) = guarded.authority.questions
+    assert (question.tls, question.common_name) == (True, "shop")
+
+
+def test_an_upgrade_that_waited_for_the_answer_is_due_then(guarded: Guarded) -> None:
+    """Nothing may be read as commands before its layers are there."""
+    upgrade = identify_command(feature_negotiation=True, deflate=True)
+    assert guarded.ask(AUTH + upgrade + b"compressed") == []
+    assert guarded.client.pipelined is None
+    welcome, identified = guarded.answer()
+    assert (welcome, identified.type) == (WELCOME, RESPONSE)
+    assert (guarded.client.pipelined, guarded.client.paused) == (b"compressed", True)
