@@ -193,6 +193,7 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
             logs,
             peers,
             ingest=ingest,
+            tcp_door=door,
             drain=listeners.drain,
             timings=logs_on_disk.timings,
             loop_lag=loop_lag,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from pynsqd.core.publisher import Failure
     from pynsqd.httpapi.ingest import Ingest
+    from pynsqd.net.door import Door
     from pynsqd.net.drain import Drain
     from pynsqd.net.turn import Turn
     from pynsqd.options import Options
@@ -74,6 +75,7 @@ class Node:
         peers: Peers,
         *,
         ingest: Ingest,
+        tcp_door: Door,
         drain: Drain,
         timings: Timings,
         loop_lag: Histogram,
@@ -86,6 +88,7 @@ class Node:
         self.logs = logs
         self.peers = peers
         self.ingest = ingest
+        self.tcp_door = tcp_door
         self.drain = drain
         self.timings = timings
         self.loop_lag = loop_lag

@@ -32,11 +32,14 @@ REFUSED: Final = Metric(
 )
 CONNECTIONS: Final = Metric("pynsqd_connections", "gauge", "Open connections of clients.")
 CONNECTED: Final = Metric("pynsqd_connections_opened_total", "counter", "Connections that clients have opened.")
+REFUSED_CONNECTIONS: Final = Metric(
+    "pynsqd_connections_refused_total", "counter", "Connections refused because of --max-connections."
+)
 LOOKUPD: Final = Metric("pynsqd_lookupd_connected", "gauge", "1 while there is a connection to this lookupd, else 0.")
 MEMORY: Final = Metric("pynsqd_memory_queue_bytes", "gauge", "Messages that wait in memory.")
 MEMORY_LIMIT: Final = Metric("pynsqd_memory_queue_limit_bytes", "gauge", "--mem-queue-bytes.")
 LAG: Final = Metric("pynsqd_event_loop_lag_seconds", "histogram", "How late the event loop is, four times a second.")
-APPEND: Final = Metric("pynsqd_log_append_seconds", "histogram", "Time of an append to a log: one a topic and turn.")
+APPEND: Final = Metric("pynsqd_log_append_seconds", "histogram", "Time of an append to a log, of every eighth.")
 FSYNC: Final = Metric("pynsqd_log_fsync_seconds", "histogram", "Time of an fsync of a topic's log.")
 NODE: Final = (
     BUILD,
@@ -45,6 +48,7 @@ NODE: Final = (
     REFUSED,
     CONNECTIONS,
     CONNECTED,
+    REFUSED_CONNECTIONS,
     LOOKUPD,
     MEMORY,
     MEMORY_LIMIT,
@@ -163,12 +167,13 @@ class MetricsApi:
         page.add(HEALTHY, int(broker.health == "OK"))
         page.add(DRAINING, int(broker.draining))
         page.add(REFUSED, broker.refused_count)
-        for protocol, now, ever in (
-            ("tcp", len(broker.sessions), broker.session_count),
-            ("http", node.ingest.open_now, node.ingest.connection_count),
+        for protocol, now, ever, refused in (
+            ("tcp", len(broker.sessions), broker.session_count, node.tcp_door.refused),
+            ("http", node.ingest.open_now, node.ingest.connection_count, node.ingest.door.refused),
         ):
             page.add(CONNECTIONS, now, labels(protocol=protocol))
             page.add(CONNECTED, ever, labels(protocol=protocol))
+            page.add(REFUSED_CONNECTIONS, refused, labels(protocol=protocol))
         for address, connected in node.peers.connected().items():
             page.add(LOOKUPD, int(connected), labels(lookupd=address))
         page.add(MEMORY, broker.buffered_bytes)

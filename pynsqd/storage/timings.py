@@ -4,7 +4,7 @@ from pynsqd.runtime.metrics import Histogram
 
 
 class Timings:
-    """What the logs of a node have taken for their appends, and for their fsyncs."""
+    """What the logs of a node have taken for some of their appends, and for their fsyncs."""
 
     __slots__ = ("appends", "syncs")
 

@@ -50,6 +50,7 @@ _ALONE: Final = 1 << 14  # a record of so many bytes is a Batch of its own, smal
 _JOINED: Final = 1 << 16  # ... up to so many bytes
 _FETCH: Final = 1 << 20  # how far behind a position its messages are looked for
 _CHUNK: Final = 1 << 16  # what is read at once when little is expected
+_TIMED_ONE_IN: Final = 8  # appends: to time each takes 0.4 µs, one in eight adds 0.1 to each
 _KEEP: Final = 1 << 20  # an open segment smaller than this is not worth being replaced when all of it was released
 
 Report = Callable[[str, str], None]
@@ -78,6 +79,7 @@ class TopicLog:
         self._max_bytes = max_bytes_per_file
         self._quarantine = quarantine
         self._timings = timings
+        self._until_timed = 0  # appends
         self._unsynced = Unsynced()
         self._deleted = False
         self._probing = Lock()
@@ -143,7 +145,12 @@ class TopicLog:
         return self._append(OWED, 0, count, pack_channel(channel) + frames)
 
     def _append(self, kind: int, flags: int, count: int, payload: bytes) -> int:
-        began_ns = monotonic_ns()
+        if self._until_timed:
+            self._until_timed -= 1
+            began_ns = 0
+        else:
+            self._until_timed = _TIMED_ONE_IN - 1
+            began_ns = monotonic_ns()
         segment = self._open
         size = RECORD_HEADER_SIZE + len(payload)
         if segment is None or segment.sealed or (segment.size + size > self._max_bytes and segment.size > 32):
@@ -153,7 +160,8 @@ class TopicLog:
             self.end = position + size
             if not segment.unsynced:
                 self._unsynced.add(segment)
-        self._timings.appends.observe(monotonic_ns() - began_ns)
+        if began_ns:
+            self._timings.appends.observe(monotonic_ns() - began_ns)
         return position
 
     def _append_first(self, kind: int, flags: int, count: int, payload: bytes) -> int:

@@ -59,7 +59,7 @@ def test_a_lone_pub(node: Node) -> None:
         client.session.receive(pub, node.now_ns)
         _end(node, client)
 
-    assert _cost(work) <= 863 * TOLERANCE
+    assert _cost(work) <= 839 * TOLERANCE
 
 
 @counted

@@ -108,6 +108,7 @@ async def running_node(options: Options | None = None, *, general: bool = True) 
         logs,
         peers,
         ingest=ingest,
+        tcp_door=ingest.door,
         drain=drain,
         timings=Timings(),
         loop_lag=Histogram(),

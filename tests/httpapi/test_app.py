@@ -40,7 +40,7 @@ async def test_info(node: RunningNode) -> None:
 
 def test_options_in_force() -> None:
     options = Options(broadcast_address="1.2.3.4", statsd_prefix="a.%s")
-    parts = dict.fromkeys(("turn", "logs", "peers", "ingest", "drain", "timings", "loop_lag"), MagicMock())
+    parts = dict.fromkeys(("turn", "logs", "peers", "ingest", "tcp_door", "drain", "timings", "loop_lag"), MagicMock())
     node = Node(options=options, **parts, tcp_port=1, http_port=2)
     assert (node.options.broadcast_tcp_port, node.options.broadcast_http_port) == (1, 2)
     assert node.options.statsd_prefix == "a.1_2_3_4_2."

@@ -12,6 +12,7 @@ from tests.support.failing_files import FailingFiles
 from tests.support.lookupds import Lookupd, running_lookupd
 from tests.support.nodes import V2, Inside, eventually, inside
 from tests.support.prometheus import scrape
+from tests.support.wire import ERROR
 
 T = {"topic": "t"}
 C = {"topic": "t", "channel": "c"}
@@ -46,7 +47,7 @@ async def test_the_life_of_messages(tmp_path: Path) -> None:
         assert seen("pynsqd_topic_message_bytes_total", **T) == 17
         assert seen("pynsqd_channel_depth", **C) == 4
         assert seen("pynsqd_channel_deferred", **C) == 1
-        assert seen("pynsqd_log_append_seconds_count") == 4  # deferred messages have files of their own
+        assert seen("pynsqd_log_append_seconds_count") == 1
         assert 0 < seen("pynsqd_log_append_seconds_sum") < 5
         assert seen("pynsqd_topic_log_bytes", **T) > 4 * (34 + 4)
 
@@ -83,6 +84,15 @@ async def test_the_life_of_messages(tmp_path: Path) -> None:
         assert seen("pynsqd_connections_opened_total", protocol="tcp") == 1
         assert seen("pynsqd_connections_opened_total", protocol="http") > 5
         assert seen("pynsqd_connections", protocol="http") == 1
+
+
+async def test_connections_that_are_turned_away(tmp_path: Path) -> None:
+    async with inside(tmp_path, max_connections=1) as node:
+        async with await V2.open(node.tcp), await V2.open(node.tcp) as second:
+            assert (await second.frame()).type == ERROR
+        seen = await scrape(node.api.address)
+        assert seen("pynsqd_connections_refused_total", protocol="tcp") == 1
+        assert seen("pynsqd_connections_refused_total", protocol="http") == 0
 
 
 async def test_pause_and_what_waits_on_the_topic(tmp_path: Path) -> None:
@@ -141,6 +151,13 @@ async def test_refusals_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         seen = await scrape(node.api.address)
         assert (seen("pynsqd_storage_healthy"), seen("pynsqd_publishes_refused_total")) == (0, 1)
         monkeypatch.undo()
+
+
+async def test_every_eighth_append_is_timed(tmp_path: Path) -> None:
+    async with inside(tmp_path) as node:
+        for _ in range(17):
+            assert (await node.api.post("/pub?topic=t", b"x")).status == 200
+        assert (await scrape(node.api.address))("pynsqd_log_append_seconds_count") == 3
 
 
 async def test_fsyncs_are_timed(tmp_path: Path) -> None:
