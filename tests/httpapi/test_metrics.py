@@ -1,13 +1,16 @@
 """GET /metrics of a whole node, on real files and sockets."""
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import anyio
 import pytest
 
-from pynsqd.httpapi.metrics import METRICS
+from pynsqd.httpapi.metrics import METRICS, MetricsApi
 from pynsqd.runtime.version import product_version, python_version
+from tests.httpapi.running import RunningNode
 from tests.support.failing_files import FailingFiles
 from tests.support.lookupds import Lookupd, running_lookupd
 from tests.support.nodes import V2, Inside, eventually, inside
@@ -183,3 +186,15 @@ async def test_many_scrapes_and_deletions_at_once(tmp_path: Path) -> None:
         for _ in range(5):
             tasks.start_soon(scrape, node.api.address)
         await node.api.do(*[f"/topic/delete?topic={name}" for name in names])
+
+
+async def test_a_large_scrape_lets_the_loop_turn(node: RunningNode) -> None:
+    for number in range(500):
+        node.broker.topic(f"t{number}").channel("c")
+    scraping = asyncio.create_task(MetricsApi(node.node).metrics(MagicMock()))
+    turns = 0
+    while not scraping.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 10
+    assert scraping.result().body.count(b"pynsqd_channel_depth{") == 500

@@ -54,6 +54,7 @@ async def test_a_disk_that_hangs_holds_up_nobody(tmp_path: Path, monkeypatch: py
         os.fdatasync(descriptor)
 
     monkeypatch.setattr(write_probe, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(write_probe, "_FRESH_S", 0.0)
     async with inside(tmp_path) as node:
         monkeypatch.setattr(files, "fdatasync", hang)
         for _ in range(3):
