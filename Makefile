@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check dist bench docs soak interop-deps clean
+.PHONY: run test check dist bench docs soak fuzz interop-deps clean
 
 run: $(STAMP) ## start a lookupd and a node on the default ports, data in .run/
 	@mkdir -p .run
@@ -40,6 +40,9 @@ interop-deps: $(STAMP) ## the clients and brokers that the tests talk to, as far
 soak: $(STAMP) ## thousands of kill -9 under load; SEED and KILLS may be given
 	$(BIN)/python -m tests.behaviour.kill_nine.run --kills $(or $(KILLS),3000) --seed $(or $(SEED),soak)
 
+fuzz: $(STAMP) ## a million inputs for whatever reads bytes of strangers; RUNS, SEED and TARGETS may be given
+	$(BIN)/python -m tests.fuzz.run --runs $(or $(RUNS),1000000) --seed $(or $(SEED),1) $(TARGETS)
+
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
@@ -47,4 +50,4 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 clean: ## forget the environment and what the tools left
-	rm -rf $(VENV) dist .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) dist .run .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .fuzz

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _MAGIC_TIMEOUT_S: Final = 30.0
 _STALL_TIMEOUT_S: Final = 60.0  # answers that the client does not read
 _CLOSE_TIMEOUT_S: Final = 5.0  # a last answer that it does not read
+_SHOWN: Final = 255  # characters in the log of what a node says of itself
 
 
 class Connection(asyncio.Protocol):
@@ -73,10 +74,10 @@ class Connection(asyncio.Protocol):
             self._log.info(
                 "producer identified",
                 client=self._peer,
-                broadcast_address=info.broadcast_address,
+                broadcast_address=info.broadcast_address[:_SHOWN],
                 tcp_port=info.tcp_port,
                 http_port=info.http_port,
-                version=info.version,
+                version=info.version[:_SHOWN],
             )
         self._transport.write(answers)
         if self._session.closing:
@@ -102,7 +103,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close once everything has been written; soon in any case."""
         if self._session.refusal:
-            self._log.warning("client refused", client=self._peer, reason=self._session.refusal[:200])
+            self._log.warning("client refused", client=self._peer, reason=self._session.refusal[:_SHOWN])
         self._transport.close()
         self._abort_in(_CLOSE_TIMEOUT_S)
 

@@ -34,6 +34,7 @@ _MAX_ANSWER: Final = 5242880  # nsqd's default of --max-body-size
 # So many commands go out before their answers are read; neither fills a socket's buffers.
 _PIPELINE: Final = 500
 _BACK_OFF_S: Final = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+_SHOWN: Final = 255  # characters in the log of what a lookupd says, as many as the longest name of a host
 # A lookupd that stays away, or flaps, is worth this many lines in the log.
 _LOUD_FAILURES: Final = 5
 
@@ -140,7 +141,7 @@ class _Peer:
             self.info = parse_peer_info(answer, self._address)
             self.tried.set()
             tell = self._log.info if self._failures <= _LOUD_FAILURES else self._log.debug
-            tell("connected to lookupd", broadcast_address=self.info.broadcast_address)
+            tell("connected to lookupd", broadcast_address=self.info.broadcast_address[:_SHOWN])
             self._commands = deque(command("REGISTER", *names) for names in self._registrations())
             await self._keep_informed(stream, self._commands)
 
@@ -294,7 +295,7 @@ class LookupPeers:
             peer.http_failing = False
         except (OSError, ValueError, RecursionError) as error:
             if not peer.http_failing:
-                text = str(error) or type(error).__name__
+                text = str(error)[:_SHOWN] or type(error).__name__
                 self._log.warning("lookupd did not tell channels", lookupd=peer.info.remote_address, error=text)
             peer.http_failing = True
 

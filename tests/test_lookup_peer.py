@@ -341,6 +341,15 @@ async def test_hostile_answers_harm_nobody(monkeypatch: pytest.MonkeyPatch, answ
         assert error in failed[0]["error"]
 
 
+async def test_a_long_name_of_a_lookupd_does_not_fill_the_log() -> None:
+    hostile = Hostile(sized(IDENTIFIED.replace(HOST.encode(), b"x" * 100_000)))
+    async with hostile.running() as address, running_node(address) as node:
+        await eventually(lambda: more_than(node, "connected to lookupd", 0), True)
+        await node.peers.channels("t")
+        assert node.events("lookupd did not tell channels")
+        assert max(len(str(entry)) for entry in node.log.entries) < 1000
+
+
 async def test_unasked_answers_harm_nobody() -> None:
     """One that comes later than the answer before it."""
     hostile = Hostile(sized(IDENTIFIED) + sized(b""), pause_s=0.0001)

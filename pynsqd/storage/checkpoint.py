@@ -10,7 +10,7 @@ not touch what was written, and after a power cut a checkpoint that is older or 
 import os
 from pathlib import Path
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from zlib import crc32
 
 import msgpack
@@ -36,12 +36,10 @@ class Checkpoint:
         """
         self._paths = [folder / name for name in FILE_NAMES]
         self._descriptors = [-1, -1]
-        generation, body = max((_read(path) for path in self._paths), key=lambda found: found[0])
-        self._generation = generation
-        self._packed: dict[str, bytes] = msgpack.unpackb(body) if generation else {}
-        self.states: dict[str, dict[str, Any]] | None = None
-        if generation:
-            self.states = {topic: msgpack.unpackb(state) for topic, state in self._packed.items()}
+        found = max((_read(path) for path in self._paths), key=lambda one: one.generation)
+        self._generation = found.generation
+        self._packed = found.packed
+        self.states = found.states if found.generation else None
 
     def put(self, topic: str, state: dict[str, Any]) -> None:
         """Take the state of a topic for the next ``write``."""
@@ -79,23 +77,44 @@ class Checkpoint:
         self._descriptors = [-1, -1]
 
 
-def _read(path: Path) -> tuple[int, bytes]:
-    """Return generation and body of a file; generation 0 if it is missing, cut short or damaged."""
+class _Found(NamedTuple):
+    """What a file holds; generation 0 if it is missing, cut short or damaged."""
+
+    generation: int
+    packed: dict[str, bytes]
+    states: dict[str, dict[str, Any]]
+
+
+def _read(path: Path) -> _Found:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        return 0, b""
+        return _Found(0, {}, {})
     except OSError as error:
         raise StartupError(f"failed to load checkpoint - {path}: {error.strerror}") from None
     if len(raw) < _HEAD.size:
-        return 0, b""
+        return _Found(0, {}, {})
     magic, version, generation, length, _ = _HEAD.unpack_from(raw)
     body = raw[_HEAD.size : _HEAD.size + length]
     if magic != _MAGIC or len(body) < length or raw[: _HEAD.size] != _pack_head(version, generation, body):
-        return 0, b""
+        return _Found(0, {}, {})
     if version > _VERSION:
         raise StartupError(f"failed to load checkpoint - {path} is of version {version}, this is version {_VERSION}")
-    return generation, body
+    try:
+        return _Found(generation, *_unpack(body))
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return _Found(0, {}, {})
+
+
+def _unpack(body: bytes) -> tuple[dict[str, bytes], dict[str, dict[str, Any]]]:
+    """Return the packed states by topic and the states. Raises what msgpack raises, or TypeError, if they are not."""
+    packed = msgpack.unpackb(body)
+    if not isinstance(packed, dict):
+        raise TypeError("not a map")
+    states = {topic: msgpack.unpackb(state) for topic, state in packed.items()}
+    if not all(isinstance(topic, str) and isinstance(state, dict) for topic, state in states.items()):
+        raise TypeError("not a map of topic to state")
+    return packed, states
 
 
 def _pack_head(version: int, generation: int, body: bytes) -> bytes:

@@ -1,7 +1,9 @@
 """The two checkpoint files."""
 
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import pytest
 
 from pynsqd.storage.checkpoint import _HEAD, FILE_NAMES, Checkpoint, _pack_head
@@ -53,6 +55,16 @@ def test_both_damaged(tmp_path: Path) -> None:
     for name in FILE_NAMES:
         (tmp_path / name).write_bytes(b"?")
     assert _read(tmp_path) is None
+
+
+@pytest.mark.parametrize("body", [[], {"t": 1}, {1: b"\x80"}, {"t": b"\xc1"}, {"t": b"\x90"}, "t", None])
+def test_a_whole_file_of_something_else_leaves_the_older(body: Any, tmp_path: Path) -> None:
+    _written(tmp_path, {"n": 1})
+    packed = msgpack.packb(body)
+    (tmp_path / FILE_NAMES[0]).write_bytes(_pack_head(1, 2, packed) + packed)
+    assert _read(tmp_path) == {"t": {"n": 1}}
+    _written(tmp_path, {"n": 2})
+    assert _read(tmp_path) == {"t": {"n": 2}}
 
 
 def test_a_later_version(tmp_path: Path) -> None:
