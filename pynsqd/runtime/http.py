@@ -210,6 +210,10 @@ class HttpRequest:
                 size += len(chunk)
         except (web.RequestPayloadError, ConnectionError, TimeoutError) as error:
             raise HttpError(500, "INTERNAL_ERROR") from error
+        except RuntimeError as error:
+            if self.web.transport is not None:
+                raise
+            raise HttpError(500, "INTERNAL_ERROR") from error  # aiohttp's word for a client that had left before
         return b"".join(chunks)
 
 

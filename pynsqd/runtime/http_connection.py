@@ -28,9 +28,9 @@ class HttpResponse(web.Response):
 class HttpConnection(web.RequestHandler):
     """One connection.
 
-    Three things differ from aiohttp's own: a client that has shut down its side still gets the answers it asked for,
-    as from nsqd; what is no HTTP is answered as Go answers it and not logged, since anybody can send it; and a head
-    that is not there in time, or has no end, ends the connection.
+    Four things differ from aiohttp's own: a client that has shut down its side still gets the answers it asked for, as
+    from nsqd; what is no HTTP is answered as Go answers it and not logged, since anybody can send it; neither is a
+    client that leaves at once; and a head that is not there in time, or has no end, ends the connection.
     """
 
     __slots__ = ("_half_closed", "_head_due", "_head_size", "reading")
@@ -69,6 +69,11 @@ class HttpConnection(web.RequestHandler):
             self.force_close()
         elif self._head_due is None:
             self._head_due = asyncio.get_running_loop().call_later(_HEAD_S, self.force_close)
+
+    async def start(self) -> None:
+        """Answer requests; aiohttp takes it for an error if the client has left before it comes to that."""
+        if self._manager is not None:
+            await super().start()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp says None, asyncio lets it be a bool
         """Stay open for the answers that are owed; a body that stays incomplete is an error to its reader."""

@@ -1,6 +1,7 @@
 """runtime/http_connection: half-closed clients, and what is no HTTP, on a real socket."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -150,3 +151,32 @@ async def test_a_head_without_end_ends_the_connection() -> None:
                 sent += 1000
         await until(lambda: not served.server.connections)
         assert sent < 20_000_000  # what the kernel takes
+
+
+class Gone(asyncio.Transport):
+    """A connection that the client has reset."""
+
+    def is_closing(self) -> bool:
+        return True
+
+    def close(self) -> None: ...
+
+    def write(self, data: object) -> None: ...
+
+
+@pytest.mark.parametrize("sent", [b"", request("POST /echo", b"x" * 100)[:-50], request("GET /slow")])
+async def test_a_client_that_leaves_in_the_turn_in_which_it_comes(sent: bytes) -> None:
+    """No news for the log: anybody can do so, as often as he likes."""
+    failed: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failed.append(context))
+    async with serving() as served:
+        served.go_on.set()
+        protocol = served.server()
+        protocol.connection_made(Gone())
+        protocol.data_received(sent)
+        protocol.connection_lost(ConnectionResetError())
+        del protocol
+        await until(lambda: not served.server.connections)
+        await let_read()
+        gc.collect()
+        assert (failed, served.logs.lines) == ([], [])
