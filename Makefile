@@ -40,8 +40,9 @@ interop-deps: $(STAMP) ## the clients and brokers that the tests talk to, as far
 soak: $(STAMP) ## thousands of kill -9 under load; SEED and KILLS may be given
 	$(BIN)/python -m tests.behaviour.kill_nine.run --kills $(or $(KILLS),3000) --seed $(or $(SEED),soak)
 
-fuzz: $(STAMP) ## a million inputs for whatever reads bytes of strangers; RUNS, SEED and TARGETS may be given
+fuzz: $(STAMP) ## a million inputs for whatever reads bytes of strangers; RUNS, SEED, TARGETS and ROUNDS may be given
 	$(BIN)/python -m tests.fuzz.run --runs $(or $(RUNS),1000000) --seed $(or $(SEED),1) $(TARGETS)
+	$(BIN)/python -m tests.fuzz.crowd --rounds $(or $(ROUNDS),20000) --seed $(or $(SEED),1)
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'

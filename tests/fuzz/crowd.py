@@ -179,6 +179,9 @@ class Stranger:
                 self._ids = [*self._ids[-50:], frame[14:30]]
             elif kind == 1:
                 assert frame.startswith(b"E_", 4), frame[:80]
+            elif b'"snappy":true' in frame or b'"deflate":true' in frame:
+                await self._skip(reader)  # it is compressed from here on, and what it sends is not
+                return
             self.frames += 1
 
     async def _skip(self, reader: asyncio.StreamReader) -> None:

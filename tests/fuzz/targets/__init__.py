@@ -6,14 +6,16 @@ from typing import Final, Protocol, cast
 
 # Name of the module, and how many inputs make up the short form: some seconds each.
 TARGETS: Final = {
+    "auth_answer": 3_000,
     "checkpoint": 20_000,
+    "codecs": 1_000,
     "deferred_store": 1_500,
     "identify": 20_000,
     "ingest": 2_000,
     "lookup_peer": 2_000,
     "lookupd": 15_000,
     "metadata": 20_000,
-    "session": 1_500,
+    "session": 1_000,
     "topic_log": 1_500,
 }
 
