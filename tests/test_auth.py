@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import json
 import ssl
-import time
+import threading
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ from structlog.testing import LogCapture
 from pynsqd.auth import AuthServers
 from pynsqd.core.authority import Question
 from pynsqd.options import Options, checked
-from pynsqd.wire.authorization import Grant
+from pynsqd.wire.authorization import Grant, parse_grant
 from pynsqd.wire.errors import StartupError
 from tests.support.lookupds import capture_log
 from tests.support.replay import make_certificate
@@ -260,9 +260,7 @@ HOSTILE: dict[str, bytes | Play] = {
 async def test_hostile_server(kind: str) -> None:
     server = Server(HOSTILE[kind])
     async with server.running() as address, asking(address) as (servers, log):
-        began = time.monotonic()
         assert await ask(servers) is None
-        assert time.monotonic() - began < 4
         assert [entry["event"] for entry in log.entries] == ["auth server gave no valid answer"]
         assert not any(part in repr(log.entries) for part in ("s&cret", "s%26cret", "secret="))
         server.answer = http(GOOD)
@@ -270,18 +268,18 @@ async def test_hostile_server(kind: str) -> None:
         assert log.entries[-1]["event"] == "auth server answers again"
 
 
-async def test_the_loop_does_not_stand_still_for_a_large_answer() -> None:
-    rules = [{"topic": f"^topic-{n}-[a-z]+$", "channels": [".*"], "permissions": ["publish"]} for n in range(4000)]
-    server = Server(http(json.dumps({"ttl": 60, "authorizations": rules}).encode()))
-    longest = 0.0
-    async with server.running() as address, asking(address) as (servers, _):
-        waiting = asyncio.ensure_future(ask(servers))
-        while not waiting.done():
-            began = time.monotonic()
-            await asyncio.sleep(0)
-            longest = max(longest, time.monotonic() - began)
-        assert waiting.result() is not None
-    assert longest < 0.3
+async def test_the_loop_goes_on_while_an_answer_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+
+    def read_slowly(body: bytes) -> Grant:
+        went_on = threading.Event()
+        loop.call_soon_threadsafe(went_on.set)
+        assert went_on.wait(10)
+        return parse_grant(body)
+
+    monkeypatch.setattr("pynsqd.auth.parse_grant", read_slowly)
+    async with Server(http(GOOD)).running() as address, asking(address) as (servers, _):
+        assert await ask(servers) is not None
 
 
 async def test_one_that_is_given_up_is_not_answered() -> None:

@@ -1,8 +1,6 @@
 """statsd: names, order, packing, and datagrams on a real socket (PROTOCOL 3.11)."""
 
-import itertools
 import socket
-import time
 from time import monotonic_ns, time_ns
 from typing import Any
 
@@ -125,44 +123,75 @@ def node(**options: Any) -> tuple[Broker, Options]:
     return broker, given
 
 
-async def test_pushes(listener: socket.socket) -> None:
+class Clock:
+    """Time that passes only while ``push_forever`` sleeps; each push waits for ``may_push``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now_s = 1000.0
+        self.slept_s: list[float] = []
+        self.may_push = anyio.Semaphore(0)
+        self.waited = 0  # times for a push
+        self.create_connected_udp_socket = anyio.create_connected_udp_socket
+        monkeypatch.setattr(statsd, "anyio", self)
+
+    def current_time(self) -> float:
+        return self.now_s
+
+    async def sleep_until(self, due_s: float) -> None:
+        self.waited += 1
+        await self.may_push.acquire()
+        await self.sleep(due_s - self.now_s)
+
+    async def sleep(self, delay_s: float) -> None:
+        self.slept_s.append(delay_s)
+        self.now_s += delay_s
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+async def test_pushes(listener: socket.socket, clock: Clock) -> None:
     """Two pushes: the second has the differences, and comes an interval after the first."""
     port = listener.getsockname()[1]
     broker, options = node(statsd_address=f"127.0.0.1:{port}", statsd_interval_ns=1_300_000_000)
     broker.topics["t"].message_count = 5
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(push_forever, broker, options, "nsq.h.", Logs().logger)
+        clock.may_push.release()
         first = (await datagram(listener)).decode().splitlines()
-        began = time.monotonic()
         assert first[0] == "nsq.h.topic.t.message_count:5|c"
         assert first[-1] == "nsq.h.topic.t.backend_depth:0|g"
         broker.topics["t"].message_count = 7
+        clock.may_push.release()
         assert (await datagram(listener)).startswith(b"nsq.h.topic.t.message_count:2|c\n")
-        assert 1.0 < time.monotonic() - began < 1.9
         tasks.cancel_scope.cancel()
+    assert clock.slept_s[:3] == pytest.approx([1.3, 0.3, 1.0])  # up to a push, in it, and up to the next
 
 
-async def test_datagrams_are_spread_over_the_interval_less_a_second(listener: socket.socket) -> None:
+async def test_datagrams_are_spread_over_the_interval_less_a_second(listener: socket.socket, clock: Clock) -> None:
     port = listener.getsockname()[1]
     broker, options = node(
         statsd_address=f"127.0.0.1:{port}", statsd_interval_ns=1_400_000_000, statsd_udp_packet_size=40
     )
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(push_forever, broker, options, "", Logs().logger)
-        arrivals = []
+        clock.may_push.release()
         for _ in range(4):
             assert len(await datagram(listener)) <= 40
-            arrivals.append(time.monotonic())
+        await until(lambda: clock.waited == 2)
         tasks.cancel_scope.cancel()
-    for early, late in itertools.pairwise(arrivals):
-        assert 0.05 < late - early < 0.3  # four datagrams in 0.4 s
+    assert clock.slept_s == pytest.approx([1.4, 0.1, 0.1, 0.1, 0.1])
 
 
-async def test_memory_is_pushed_too(listener: socket.socket) -> None:
+async def test_memory_is_pushed_too(listener: socket.socket, clock: Clock) -> None:
     options = Options(statsd_address=f"127.0.0.1:{listener.getsockname()[1]}", statsd_interval_ns=1_001_000_000)
     broker = Broker(options, FailingLogs(), monotonic_ns(), time_ns())
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(push_forever, broker, options, "", Logs().logger)
+        clock.may_push.release()
         lines = (await datagram(listener)).decode().splitlines()
         tasks.cancel_scope.cancel()
     assert [line.split(":")[0] for line in lines] == [
@@ -178,13 +207,14 @@ async def test_memory_is_pushed_too(listener: socket.socket) -> None:
     ]
 
 
-async def test_an_address_that_cannot_be_reached_is_logged_once() -> None:
+async def test_an_address_that_cannot_be_reached_is_logged_once(clock: Clock) -> None:
     broker, options = node(statsd_address="no such host.invalid:8125", statsd_interval_ns=20_000_000)
     logs = Logs()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(push_forever, broker, options, "", logs.logger)
-        await until(lambda: logs.lines)
-        await anyio.sleep(0.1)
+        for _ in range(5):
+            clock.may_push.release()
+        await until(lambda: clock.waited == 6)
         tasks.cancel_scope.cancel()
     assert [event["address"] for _, event in logs.lines] == ["no such host.invalid:8125"]
 

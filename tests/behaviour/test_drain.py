@@ -5,7 +5,6 @@ import signal
 import time
 from pathlib import Path
 
-import anyio
 from anyio import to_thread
 
 from tests.support.daemons import Daemon
@@ -110,12 +109,11 @@ async def test_a_rolling_restart_loses_nothing_and_shows_publishers_no_error(tmp
         load = Load([node.http for node in nodes], [node.tcp for node in nodes])
         async with under_load(load):
             for node in nodes:
-                await anyio.sleep(0.5)
+                await load.go_on(100)
                 again = await restart(node)
                 stack.callback(again.kill)
-            await anyio.sleep(0.5)
+            await load.go_on(100)
         assert load.errors == []
         assert load.tries["503"] and load.tries["E_PUB_FAILED"]  # it was under load
-        assert len(load.accepted) > 200
         twice = [body for body, count in load.consumed.items() if count > 1 and body in load.accepted]
         assert len(twice) <= load.tries["cut"], twice

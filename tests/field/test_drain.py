@@ -36,7 +36,7 @@ async def test_publishers_behind_nginx_see_no_restart(tmp_path: Path) -> None:
             load = Load([host_port(nginx.address)], [node.tcp for node in cluster.nodes])
             async with under_load(load, tcp=False):
                 for node in cluster.nodes:
-                    await anyio.sleep(0.3)
+                    await load.go_on(50)
                     await restart(node)
                     await anyio.sleep(NGINX_FORGIVES_S)
                 cluster.await_registered()

@@ -2,7 +2,6 @@
 
 import json
 import struct
-import time
 
 import anyio
 import pytest
@@ -158,9 +157,7 @@ async def test_slow_reader_gets_every_answer(lookupd: Lookupd, monkeypatch: pyte
 async def test_silent_client_is_dropped(lookupd: Lookupd, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lookupd.connection._MAGIC_TIMEOUT_S", 0.1)
     silent = await lookupd.connect(b"  V")
-    started = time.monotonic()
     await silent.expect_closed()
-    assert time.monotonic() - started < 3
     greeted = await lookupd.connect()
     await lookupd.say(greeted, b"PING")
     await anyio.sleep(0.2)  # longer than the silent one was allowed

@@ -2,7 +2,6 @@
 
 import signal
 import socket
-import time
 import urllib.request
 from pathlib import Path
 
@@ -33,9 +32,7 @@ def test_says_where_it_listens_and_ends_cleanly(tmp_path: Path) -> None:
         with socket.create_connection(daemon.tcp) as client:
             client.sendall(b"  V1PING\n")
             assert client.recv(100) == b"\0\0\0\x02OK"
-            started = time.monotonic()
             assert daemon.stop() == 0
-            assert time.monotonic() - started < 1
             assert client.recv(100) == b""
 
 

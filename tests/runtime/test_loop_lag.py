@@ -17,4 +17,4 @@ async def test_a_loop_that_stands_still_is_late() -> None:
         while not dict(lag.samples())["_count"]:
             await anyio.sleep(0.01)
     watch.close()
-    assert 0.2 < dict(lag.samples())["_sum"] < 3
+    assert dict(lag.samples())["_sum"] > 0.2

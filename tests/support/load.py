@@ -1,7 +1,6 @@
 """Publishers that go to another node when one refuses, and consumers that come back: what is to notice no restart."""
 
 import contextlib
-import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,8 +26,12 @@ class Load:
         self.consumed: Counter[bytes] = Counter()
         self.errors: list[str] = []  # what a publisher's caller sees
         self.tries: Counter[str] = Counter()  # how each try ended
-        self.slowest_s = 0.0
         self.stopped = False
+
+    async def go_on(self, publishes: int) -> None:
+        """Wait until so many more have been accepted."""
+        wanted = len(self.accepted) + publishes
+        await eventually(lambda: len(self.accepted) >= wanted, "publishes are accepted")
 
     async def publish_http(self, name: str) -> None:
         """As PHP does: a connection per request, the next address on 503 or a connection that fails."""
@@ -36,7 +39,6 @@ class Load:
         while not self.stopped:
             number += 1
             body = f"{name} {number}".encode()
-            began = time.monotonic()
             for turn in range(len(self.https)):
                 ended = await self._post(self.https[(number + turn) % len(self.https)], body)
                 self.tries[ended] += 1
@@ -45,7 +47,6 @@ class Load:
                     break
             else:
                 self.errors.append(f"{body!r}: {ended}")
-            self.slowest_s = max(self.slowest_s, time.monotonic() - began)
             await anyio.sleep(0.002)
 
     async def _post(self, address: Address, body: bytes) -> str:

@@ -1,14 +1,13 @@
 """RE2 expressions. What is true here was asked of Go's regexp; so were 200,000 random ones while this was written."""
 
 import re
-import time
 from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pynsqd.wire.patterns import Effort, Pattern, PatternError, compiled
+from pynsqd.wire.patterns import MAX_SIZE, Effort, Pattern, PatternError, compiled
 
 NAMES = ["", "a", "b", "A", "k", "s", "_", "-", "ab", "a.b", "aaaa", "orders", "Orders.eu-1#ephemeral", "a" * 64]
 
@@ -110,20 +109,18 @@ def test_noise_is_a_pattern_or_an_error(expression: str) -> None:
 @pytest.mark.parametrize("expression", ["(a+)+$", "(a|a)*$", "(a*)*b", "(a?){60}a{60}", "(.*){900}b", "(?:a?){900}b"])
 def test_costs_no_more_than_linear_time(expression: str) -> None:
     """Some of these would keep ``re`` busy for years."""
-    began = time.monotonic()
-    try:
-        Pattern(expression).matches("a" * 63 + "-", Effort(500_000))
-    except PatternError as error:
-        assert str(error) == "takes too long"
-    assert time.monotonic() - began < 2
+    pattern = Pattern(expression)
+    name = "a" * 63 + "-"
+    steps_per_character = 2 * pattern.size + 2  # an optional part is a step of its own
+    pattern.matches(name, Effort(steps_per_character * (len(name) + 1)))
 
 
 @pytest.mark.parametrize("expression", ["(|a){1000}" * 9, "(){1000}" * 90, "a{900}" * 90, "(" * 200 + ")" * 200])
 def test_what_is_too_large_is_refused_at_once(expression: str) -> None:
-    began = time.monotonic()
+    pattern = Pattern.__new__(Pattern)
     with pytest.raises(PatternError):
-        Pattern(expression)
-    assert time.monotonic() - began < 2
+        pattern.__init__(expression)  # type: ignore[misc]
+    assert pattern.size <= MAX_SIZE + 1  # no more was built
 
 
 def test_effort_is_spent() -> None:
