@@ -7,7 +7,8 @@ import anyio
 import pytest
 
 from pynsqd.core.group_commit import GroupCommit
-from pynsqd.httpapi.ingest import Ingest, read_head
+from pynsqd.httpapi.heads import read_head
+from pynsqd.httpapi.ingest import Ingest
 from pynsqd.options import Options
 from pynsqd.wire.errors import StorageError
 from tests.httpapi.client import HttpClient, request
