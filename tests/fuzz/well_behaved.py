@@ -66,4 +66,4 @@ async def clients(node: Daemon) -> int:
     """Return how many V2 clients the node knows of: consumers and producers."""
     shown = await Api(node.http).stats()
     consumers = sum(channel["client_count"] for topic in shown["topics"] for channel in topic["channels"])
-    return int(consumers + len(shown["producers"]))
+    return int(consumers + len(shown["producers"] or ()))
