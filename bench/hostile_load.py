@@ -1,6 +1,6 @@
 """Does a node stay flat under what strangers do? pynsqd only; no row of the table, since it takes minutes.
 
-1. Ten thousand idle connections, which answer their heartbeats, plus 20,000 messages a second, published by an open loop
+1. Ten thousand idle connections, which answer their heartbeats, plus 20,000 messages a second, published by the clock
    and consumed: RSS, CPU and latency, a line per part of the time.
 2. Two thousand connections a second that come, say something and go: RSS, open files and the latency of /ping.
 
@@ -35,6 +35,7 @@ DUE = struct.Struct(">q")
 DUE_IN_FRAME = struct.Struct(f">34xq{len(BODY) - 8}x")
 HEARTBEAT = b"_heartbeat_"
 CONTEXT = multiprocessing.get_context("fork")
+QUIET = ("--max-heartbeat-interval=2h",)  # so that the consumer, which reads by stride, gets messages only
 VISITS = (b"", b"  V2NOP\n", b"  V2PUB churn\n\0\0\0\1x", b"  V2PUB churn\n\0\0\1\0half", b"garbage")
 
 
@@ -46,7 +47,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     if most_files < arguments.idle + 1000:
         sys.exit(f"{arguments.idle} connections need a limit of open files above {most_files} (ulimit -n)")
-    with PYNSQD.started(()) as broker:
+    with PYNSQD.started(QUIET) as broker:
         idle_and_busy(broker, arguments.idle, arguments.rate, arguments.seconds)
     with PYNSQD.started(()) as broker:
         churn(broker, arguments.churn_rate, arguments.churn_seconds)
@@ -70,9 +71,7 @@ def idle_and_busy(broker: Broker, idle: int, rate: int, seconds: float) -> None:
         sleepers.receive()
         print(f"\n{idle:,} idle connections: {(broker.rss_bytes() - before) / idle:,.0f} bytes of RSS each")
         print(f"\nand {rate:,} messages of {len(BODY)} bytes a second, for {seconds:.0f} s\n")
-        print(
-            "| until, s | messages | RSS, MB | CPU, cores | p50, ms | p99, ms | max, ms |\n|---|---|---|---|---|---|---|"
-        )
+        _head("until, s", "messages", "RSS, MB", "CPU, cores", "p50, ms", "p99, ms", "max, ms")
         part_s = seconds / PARTS
         consumer = _Process(lambda pipe: _consume(pipe, broker.tcp, topic, part_s, int(rate * seconds)))
         consumer.receive()
@@ -81,11 +80,8 @@ def idle_and_busy(broker: Broker, idle: int, rate: int, seconds: float) -> None:
         for part in range(PARTS):
             count, p50, p99, most = consumer.receive()
             now, used_s = time.monotonic(), broker.cpu_s()
-            figures = f"{broker.rss_bytes() / 1e6:.1f} | {(used_s - cpu_s) / (now - then):.2f}"
-            print(
-                f"| {part_s * (part + 1):.0f} | {count:,} | {figures} | {p50:.2f} | {p99:.2f} | {most:.2f} |",
-                flush=True,
-            )
+            cores = (used_s - cpu_s) / (now - then)
+            _line(part_s * (part + 1), count, broker.rss_bytes() / 1e6, cores, p50, p99, most)
             cpu_s, then = used_s, now
         late_ms = publisher.receive()
         lost = sleepers.ask()
@@ -99,7 +95,7 @@ def idle_and_busy(broker: Broker, idle: int, rate: int, seconds: float) -> None:
 def churn(broker: Broker, rate: int, seconds: float) -> None:
     """Print a line for each tenth of the time: what is left of the connections that came and went."""
     print(f"\n{rate:,} short connections a second, for {seconds:.0f} s\n")
-    print("| until, s | connections | RSS, MB | open files | CPU, cores | /ping, ms |\n|---|---|---|---|---|---|")
+    _head("until, s", "connections", "RSS, MB", "open files", "CPU, cores", "/ping, ms")
     broker.wait_for_ping(5)
     with broker.topic("channel"):
         visitors = [_Process(lambda pipe: _visit(pipe, broker.tcp, rate / 2, seconds)) for _ in range(2)]
@@ -112,13 +108,19 @@ def churn(broker: Broker, rate: int, seconds: float) -> None:
             now, used_s = time.monotonic(), broker.cpu_s()
             came = sum(visitor.ask() for visitor in visitors)
             files = len(list(Path(f"/proc/{broker.pid}/fd").iterdir()))
-            figures = (
-                f"{broker.rss_bytes() / 1e6:.1f} | {files} | {(used_s - cpu_s) / (now - then):.2f} | {ping_ms:.2f}"
-            )
-            print(f"| {seconds / PARTS * (part + 1):.0f} | {came:,} | {figures} |", flush=True)
+            cores = (used_s - cpu_s) / (now - then)
+            _line(seconds / PARTS * (part + 1), came, broker.rss_bytes() / 1e6, files, cores, ping_ms)
             cpu_s, then = used_s, now
         for visitor in visitors:
             visitor.end()
+
+
+def _head(*names: str) -> None:
+    print(f"| {' | '.join(names)} |\n{'|---' * len(names)}|")
+
+
+def _line(*figures: float) -> None:
+    print(f"| {' | '.join(f'{one:,}' if isinstance(one, int) else f'{one:,.2f}' for one in figures)} |", flush=True)
 
 
 class _Process:
@@ -200,7 +202,7 @@ def _answered(connection: socket.socket) -> None:
 
 def _consume(pipe: Connection, address: Address, topic: str, part_s: float, messages: int) -> None:
     """Consume, and tell after each part of the time how many came and how long they were under way, in ms."""
-    connection = subscribe(address, topic, "channel", IDENTIFY.replace(b"60000", b"-1"))
+    connection = subscribe(address, topic, "channel", IDENTIFY.replace(b"60000", b"7200000"))
     consumer = Consumer(connection)
     pipe.send("ready")
     send_ready(connection)
