@@ -10,7 +10,7 @@ import pytest
 
 BENCH: Final = Path(__file__).parents[1] / "bench"
 SCRIPTS: Final = sorted(BENCH.glob("*.py"))
-NOT_IN_RUN: Final = {"run", "hostile_load", "loop_floor", "loop_or_thread"}  # the others measure no broker
+NOT_IN_RUN: Final = {"run", "hostile_load", "loop_floor", "loop_or_thread"}  # takes minutes; measure no broker
 DEADLINE_S: Final = 30.0
 
 
