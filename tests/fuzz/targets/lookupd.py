@@ -25,7 +25,7 @@ def seeds() -> Iterable[bytes]:
         yield bytes([size]) + b"  V1IDENTIFY\n\xff\xff\xff\xff"
         yield bytes([size]) + b"  V1" + identify + b"REGISTER * c\n"
         yield bytes([size]) + b"  V1" + identify + command("REGISTER", "t", "no name!") + identify
-    yield b"\0  V1IDENTIFY\n" + sized(b"[" * 5000)
+    yield b"\0  V1IDENTIFY\n" + sized(b"[" * 3000)
     yield b"\0  V2PING\n"
 
 
