@@ -68,8 +68,7 @@ def _in_one_turn(reads: list[bytes]) -> object:
         client.send(read)
         assert len(client.session.decoder) <= sum(map(len, reads))
     node.turn()
-    client.eof()
-    frames = client.take()
+    frames = client.eof()
     _check(frames, client)
     return frames, client.closed, _stored(node), _owed(node)
 
