@@ -17,6 +17,7 @@ from pynsqd.lookup_peer import LookupPeers
 from pynsqd.net.turn import Turn
 from pynsqd.storage import metadata
 from pynsqd.wire.errors import LimitReached, StartupError, StorageError
+from pynsqd.wire.names import is_ephemeral
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -36,8 +37,8 @@ class Registry:
     def load(self, checkpoint: Mapping[str, Mapping[str, Any]] | None, on_disk: Iterable[str]) -> None:
         """Create the topics and channels that were there when the node stopped, and let them owe what they owed.
 
-        A topic ``on_disk`` that the metadata does not name was made while they could not be saved; it is not lost.
-        Raises StartupError.
+        A topic ``on_disk`` that the metadata does not name was made while they could not be saved; it is not lost. Nor
+        is a channel that a checkpoint of such a time names. Raises StartupError.
         """
         states = checkpoint or {}
         if states:
@@ -66,6 +67,9 @@ class Registry:
             channel = topic.open_channel(one.name)
             if one.paused:
                 channel.pause()
+        if state and state.get("unsaved"):
+            for name in state["channels"]:
+                topic.open_channel(name)
         restore(topic, state)
         self._broker.changed[topic] = None
 
@@ -106,7 +110,11 @@ class Registry:
 
     def on_changes(self, changes: list[Change]) -> None:
         """Save and announce what a turn has changed, before its replies leave."""
-        self.save()
+        lasting = [one for one in changes if not (is_ephemeral(one.topic) or is_ephemeral(one.channel))]
+        if lasting:
+            self.save()
+        if self._broker.metadata_error:
+            self._keep_in_checkpoint(lasting)
         for change in changes:
             self._log.info(change.kind.replace("_", " "), topic=change.topic, channel=change.channel)
             if self._peers is None or self._tasks is None:
@@ -116,6 +124,13 @@ class Registry:
                 topic = self._broker.find_topic(change.topic)
                 if topic is not None and topic.held:
                     self._tasks.start_soon(self._find_channels, topic, self._peers)
+
+    def _keep_in_checkpoint(self, changes: list[Change]) -> None:
+        """Have new channels, whose names could not be saved, in a checkpoint before the replies of this turn leave."""
+        for change in changes:
+            topic = self._broker.find_topic(change.topic)
+            if topic is not None and change.kind == "channel_created":
+                self._broker.checkpoint_now(topic)
 
     async def _find_channels(self, topic: Topic, peers: LookupPeers) -> None:
         """Give a new topic the channels that lookupd knows, then let its messages flow (PROTOCOL 3.2)."""

@@ -263,10 +263,12 @@ async def test_set_addresses() -> None:
 
 
 @pytest.mark.parametrize("address", ["", "localhost", ":", "h:0", "h:65536", "h:x", "h:\u0661", "x" * 300 + ":1"])
-async def test_bad_address_harms_nobody(address: str) -> None:
+async def test_bad_address_harms_nobody_and_costs_five_lines(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setattr("pynsqd.lookup_peer._BACK_OFF_S", (0.0, 0.001))
     async with running_lookupd() as lookupd, running_node(address, lookupd.address) as node:
         await eventually(lambda: nodes(lookupd), ["node"])
-        await eventually(lambda: more_than(node, "no connection to lookupd", 1), True)
+        await eventually(lambda: more_than(node, "no connection to lookupd", 9), True)
+        assert [entry["log_level"] for entry in node.log.entries].count("warning") == 5
 
 
 # ---- with hostile ones

@@ -12,6 +12,7 @@ A checkpoint of a topic is a map:
     released         log time in ns: what was due by then is waiting or in flight, and owed by name
     wall             the time of day then, in ns
     ids_grow_from    position from which on later messages of the log have higher ids
+    unsaved          whether the names of ``channels`` could not be saved elsewhere
     channels         name to {cursor: [position, skip], from: serial, own_from: serial,
                      far: [[bucket, messages], ...], owed: [[position, ids, attempts], ...], superseded: ids}
 
@@ -49,8 +50,11 @@ class Standing:
     buckets: set[int]  # of deferred messages that are owed
 
 
-def describe(topic: "Topic", released_ns: int, wall_ns: int) -> Standing:
-    """Return where the channels of a topic with a log stand, after a turn at this log time and time of day."""
+def describe(topic: "Topic", released_ns: int, wall_ns: int, *, unsaved: bool = False) -> Standing:
+    """Return where the channels of a topic with a log stand, after a turn at this log time and time of day.
+
+    ``unsaved`` says that their names may be nowhere else.
+    """
     log = topic.log
     assert log is not None  # noqa: S101 - an ephemeral topic is not described
     cursors = [topic.read_limit[0]]
@@ -92,6 +96,7 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int) -> Standing:
         "released": released_ns,
         "wall": wall_ns,
         "ids_grow_from": topic.ids_grow_from,
+        "unsaved": unsaved,
         "channels": channels,
     }
     return Standing(state, min(cursors + needed), buckets)

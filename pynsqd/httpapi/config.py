@@ -59,5 +59,6 @@ class ConfigApi:
             raise ValueError("not a list of strings")
         self._node.options = replace(self._node.options, nsqlookupd_tcp_addresses=tuple(addresses))
         self._node.peers.set_addresses(addresses)
+        self._node.turn.broker.hold_new_topics = bool(addresses)
         answer = v1(addresses)
         return replace(answer, body=b"null") if given is None else answer  # as Go shows the list it was given

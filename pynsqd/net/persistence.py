@@ -109,7 +109,8 @@ class Persistence:
                 move_stragglers(topic, below, broker.options.max_bytes_per_file // 4)
         except StorageError as error:
             broker.report_failure(topic, error)
-        standing = describe(topic, broker.log_ns(broker.now_ns), broker.wall_ns(broker.now_ns))
+        log_ns, wall_ns = broker.log_ns(broker.now_ns), broker.wall_ns(broker.now_ns)
+        standing = describe(topic, log_ns, wall_ns, unsaved=bool(broker.metadata_error))
         self._checkpoint.put(topic.name, standing.state)
         return standing
 

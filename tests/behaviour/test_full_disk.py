@@ -132,6 +132,36 @@ async def test_a_topic_made_while_metadata_could_not_be_written(tmp_path: Path) 
         assert await Api(node.http).owes() == (1, 0, 0)
 
 
+async def test_a_channel_made_while_metadata_could_not_be_written(tmp_path: Path) -> None:
+    """What is published to it from then on is acknowledged, so a kill must not take it."""
+    with Daemon("nsqd", data_path=tmp_path) as node:
+        await Api(node.http).do("/topic/create?topic=t", "/channel/create?topic=t&channel=old")
+        (tmp_path / "pynsqd.meta.tmp").mkdir()
+        await Api(node.http).do("/channel/create?topic=t&channel=c")
+        assert (await Api(node.http).post("/pub?topic=t", b"acknowledged")).status == 200
+        node.kill()
+        (tmp_path / "pynsqd.meta.tmp").rmdir()
+        node.start()
+        assert await Api(node.http).owes() == (1, 0, 0)
+        await Api(node.http).do("/channel/delete?topic=t&channel=c")
+        node.kill()
+        node.start()
+        assert [one["channel_name"] for one in (await Api(node.http).topic())["channels"]] == ["old"]
+
+
+async def test_only_what_lasts_is_saved(tmp_path: Path) -> None:
+    (tmp_path / "pynsqd.meta.tmp").mkdir()
+    async with inside(tmp_path) as node:
+        (tmp_path / "pynsqd.meta.tmp").rmdir()
+        await eventually(lambda: _is_well(node.api))
+        (tmp_path / "pynsqd.meta.tmp").mkdir()  # from here on saving shows
+        await node.api.do("/topic/create?topic=t%23ephemeral", "/channel/create?topic=t%23ephemeral&channel=c")
+        await node.api.do("/topic/delete?topic=t%23ephemeral")
+        assert await node.api.ping() == (200, b"OK")
+        await node.api.do("/topic/create?topic=t")
+        assert (await node.api.ping())[0] == 500
+
+
 async def test_unwritable_metadata_is_not_well(tmp_path: Path) -> None:
     """A topic whose name could not be saved is found again by its log, so an OK is true; but the node is not well."""
     (tmp_path / "pynsqd.meta.tmp").mkdir()

@@ -66,11 +66,13 @@ async def test_lookupds(node: RunningNode) -> None:
     answer = await node.ask("PUT /config/nsqlookupd_tcp_addresses", b'["a:1", "b:2"]')
     assert (answer.status, answer.body, answer.headers["content-type"]) == (200, b'["a:1","b:2"]', JSON)
     assert node.peers.addresses == ["a:1", "b:2"]
+    assert node.broker.hold_new_topics
     for bad in (b"x", b"{}", b"[1]", b'"a:1"', 100_000 * b"["):
         assert message(await node.ask("PUT /config/nsqlookupd_tcp_addresses", bad)) == (400, "INVALID_VALUE")
     assert (await node.ask("GET /config/nsqlookupd_tcp_addresses")).body == b'["a:1","b:2"]'
     assert (await node.ask("PUT /config/nsqlookupd_tcp_addresses", b"null")).body == b"null"
     assert node.peers.addresses == []
+    assert not node.broker.hold_new_topics
 
 
 async def test_only_those_two_can_be_put(node: RunningNode) -> None:
