@@ -166,7 +166,7 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
             stack.callback(https.close)
 
         registry.load(checkpoint.states, logs_on_disk.topics())
-        turn.schedule()
+        await turn.committed()
         peers = LookupPeers(
             registry.registrations,
             _identity(options, tcp, http),

@@ -44,6 +44,8 @@ class Registry:
         if states:
             last = max(states.values(), key=itemgetter("released"))
             self._broker.resume(last["released"], max(state["wall"] for state in states.values()))
+            # Else the next life, if it comes soon, would begin with the ids that this one begins with.
+            self._broker.checkpoint_urgent = True
         known = metadata.load(self._folder)
         unknown = sorted(set(on_disk) - {kept.name for kept in known})
         for name in unknown:

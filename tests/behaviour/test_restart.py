@@ -139,6 +139,18 @@ def _next_attempt(folder: Path) -> int:
     return int(owed[0][2]) if owed else 0
 
 
+async def test_ids_of_lives_that_soon_end_are_different(tmp_path: Path) -> None:
+    """Each life begins with ids beyond the last checkpoint, so it has to begin with one of its own."""
+    with Daemon("nsqd", "--checkpoint-interval=1h", data_path=tmp_path) as node:
+        await Api(node.http).do("/topic/create?topic=t", "/channel/create?topic=t&channel=c")
+        for end in (node.stop, node.kill, node.kill):
+            assert (await Api(node.http).post("/pub?topic=t", b"x")).status == 200
+            end()
+            node.start()
+        async with await V2.consumer(node.tcp, 10) as consumer:
+            assert len({message.id for message in await consumer.messages(3)}) == 3
+
+
 async def test_deferred_messages_come_due_on_an_idle_node(tmp_path: Path) -> None:
     """After a restart nobody has to connect for the clock to run."""
     with Daemon("nsqd", data_path=tmp_path) as node:
