@@ -1,9 +1,7 @@
 """nsqd's own tools against our nodes and lookupd: messages go from one to the next as operators chain them."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from tests.field.cluster import Cluster, at, channel_of
 from tests.field.consumers import go_nsq
 from tests.field.needs import need_nsq
 from tests.field.program import Program, wait_until
-from tests.field.web import post
+from tests.field.web import Quiet, post, serving
 
 LINES = [f"line {number}" for number in range(500)]
 OFTEN = "--consumer-opt=lookupd_poll_interval,1s"
@@ -88,7 +86,7 @@ def web_hook() -> Iterator[tuple[str, list[str]]]:
     taken: list[str] = []
     refused: set[str] = set()
 
-    class Hook(BaseHTTPRequestHandler):
+    class Hook(Quiet):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -99,19 +97,8 @@ def web_hook() -> Iterator[tuple[str, list[str]]]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hook)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/hook", taken
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Hook) as url:
+        yield f"{url}/hook", taken
 
 
 def test_nsq_to_http_posts_and_what_was_refused_comes_again(cluster: Cluster, tmp_path: Path) -> None:

@@ -1,10 +1,8 @@
 """docs/deploy/publish.php: what it sends, when it tries again, when it throws."""
 
 import subprocess
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from tests.field.cluster import at, channel_of
 from tests.field.needs import need
 from tests.field.nginx import DEPLOY
 from tests.field.program import free_port
-from tests.field.web import post
+from tests.field.web import Quiet, post, serving
 from tests.support.daemons import Daemon
 from tests.support.nodes import V2
 
@@ -38,7 +36,7 @@ def answering(statuses: Sequence[int]) -> Iterator[tuple[str, list[tuple[str, by
     """Run a server that gives these answers, then none more; a status of 0 is a connection closed without one."""
     asked: list[tuple[str, bytes]] = []
 
-    class Node(BaseHTTPRequestHandler):
+    class Node(Quiet):
         def do_POST(self) -> None:
             assert "Expect" not in self.headers
             asked.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
@@ -47,18 +45,8 @@ def answering(statuses: Sequence[int]) -> Iterator[tuple[str, list[tuple[str, by
                 self.end_headers()
                 self.wfile.write(b"because")
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Node)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Node) as url:
+        yield url, asked
 
 
 @pytest.mark.parametrize("first", [0, 500, 502, 503, 504])

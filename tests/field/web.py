@@ -1,8 +1,12 @@
-"""HTTP calls of the tests."""
+"""HTTP of the tests, both sides."""
 
 import json
+import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlencode
 
@@ -36,3 +40,25 @@ def post(url: str, body: bytes = b"", **query: str) -> None:
 def status_of(url: str) -> int:
     """Return the status of a GET."""
     return call("GET", url)[0]
+
+
+class Quiet(BaseHTTPRequestHandler):
+    """Writes no log."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(handler: type[Quiet]) -> Iterator[str]:
+    """Run a server; give its URL without a path."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
