@@ -400,12 +400,12 @@ class Session:
         pipelined, self._upgrade = self._upgrade, None
         return None if self.closing else pipelined
 
-    def upgraded(self) -> None:
-        """Go on: what comes now is plain again."""
+    def upgraded(self, now_ns: int) -> None:
+        """Go on: what comes now is plain again. The turn has to end, for the timer."""
         self._upgrading = False
         if self.security is not None and self.state == UNSECURED:
             self.state = INIT
-        self.restart_clock(self.broker.now_ns)
+        self.restart_clock(now_ns)
 
     # -- life ----------------------------------------------------------------------------------------------------
 

@@ -91,6 +91,11 @@ class Connection(asyncio.BufferedProtocol):
         """Write to a layer from now on."""
         self._transport = transport
 
+    def upgraded(self) -> None:
+        """Have the session go on, and its timer set: handshakes take their time, and no turn."""
+        self._session.upgraded(self._turn.now_ns())
+        self._turn.touch(self)
+
     def refuse(self, error: FatalClientError) -> None:
         """Tell the client what is wrong and close."""
         self._session.fail(error)

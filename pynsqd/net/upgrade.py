@@ -28,6 +28,10 @@ class Upgraded(Above, Protocol):
         """Read again."""
         ...
 
+    def upgraded(self) -> None:
+        """Have the session go on."""
+        ...
+
     def refuse(self, error: FatalClientError) -> None:
         """Tell the client what is wrong and close."""
         ...
@@ -78,7 +82,7 @@ class Upgrade:
             below.set_protocol(layer)
             self._connection.stand_on(layer)
             layer.write(encoder.OK)
-        self._session.upgraded()
+        self._connection.upgraded()
         return layer
 
     def _codec(self) -> Codec | None:

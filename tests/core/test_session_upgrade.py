@@ -27,7 +27,7 @@ def test_what_comes_behind_identify_is_not_read_as_commands(feature: str) -> Non
     assert client.paused
     assert client.pipelined == command(b"PUB t", b"x")
     assert "t" not in node.broker.topics
-    client.session.upgraded()
+    client.session.upgraded(node.now_ns)
     assert client.ask(command(b"PUB t", b"x")) == [OK]
 
 
@@ -63,7 +63,7 @@ def test_nothing_is_written_while_layers_are_put_in_place() -> None:
     client, _ = _asking(node, tls_v1=True, heartbeat_interval=1000)
     node.advance(s=4)
     assert (client.take(), client.closed) == ([], False)
-    client.session.upgraded()
+    client.session.upgraded(node.now_ns)
     node.advance(s=1, ns=-1)
     assert client.take() == []
     node.advance(ns=1)
@@ -82,8 +82,9 @@ def test_a_session_that_ends_is_not_upgraded() -> None:
 
 
 def test_identify_is_over_with_an_upgrade() -> None:
-    client, _ = _asking(Node(), deflate=True)
-    client.session.upgraded()
+    node = Node()
+    client, _ = _asking(node, deflate=True)
+    client.session.upgraded(node.now_ns)
     assert client.ask(identify_command()) == [error("E_INVALID cannot IDENTIFY in current state")]
     assert client.closed
 
@@ -103,7 +104,7 @@ def test_identify_alone_does_not_open_the_gate_and_compression_does_not_either()
     assert client.ask(identify_command()) == [OK]
     assert client.ask(b"SUB t c\n") == [error("E_INVALID cannot SUB in current state (TLS required)")]
     client, _ = _asking(node, deflate=True)
-    client.session.upgraded()
+    client.session.upgraded(node.now_ns)
     assert client.ask(b"SUB t c\n") == [error("E_INVALID cannot SUB in current state (TLS required)")]
 
 
@@ -111,7 +112,7 @@ def test_tls_opens_the_gate_and_is_shown() -> None:
     node = Node(tls_cert="c", tls_required=TlsRequired.YES)
     client, _ = _asking(node, tls_v1=True, snappy=True)
     client.session.security = SECURITY
-    client.session.upgraded()
+    client.session.upgraded(node.now_ns)
     assert client.ask(b"SUB t c\n") == [OK]
     (topic,) = node.broker.stats("", "", True).topics or ()
     (shown,) = topic.channels[0].clients or ()

@@ -16,9 +16,10 @@ from pynsqd.options import TlsRequired
 from tests.support.certificates import Authority
 from tests.support.nodes import OK, V2, eventually, inside
 from tests.support.upgrades import FEATURES, asking, upgraded
-from tests.support.wire import ERROR, RESPONSE, Frame, command, mpub
+from tests.support.wire import ERROR, RESPONSE, Frame, WireClient, command, mpub
 
 BIG = 200_000
+HEARTBEAT = Frame(RESPONSE, b"_heartbeat_")
 
 
 @pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
@@ -211,6 +212,20 @@ async def test_a_handshake_that_does_not_end(sent: bytes, tmp_path: Path, author
         assert frame.payload.startswith(b"E_IDENTIFY_FAILED IDENTIFY failed read tcp 127.0.0.1:")
         assert frame.payload.endswith(b": i/o timeout")
         await client.expect_closed()
+
+
+async def test_heartbeats_begin_after_a_handshake_that_took_longer_than_one(
+    tmp_path: Path, authority: Authority
+) -> None:
+    """Nothing else happens on the node: nobody ends a turn for this client."""
+    async with inside(tmp_path, **authority.options()) as node, await V2.open(node.tcp) as client:
+        assert (await client.ask(asking("tls_v1", heartbeat_interval=1000))).type == RESPONSE
+        await anyio.sleep(2.1)  # both deadlines of before the upgrade are over
+        await client.start_tls(authority.context())
+        assert await client.frame() == OK
+        for _ in range(2):
+            assert await WireClient.frame(client) == HEARTBEAT
+            await client.send(b"NOP\n")
 
 
 async def test_a_client_that_goes_away_in_the_upgrade_leaves_nothing(tmp_path: Path, authority: Authority) -> None:
