@@ -70,12 +70,12 @@ class ApiKeys:
         self._log.info("API keys reloaded", keys=len(self._keys))
         self.on_reload()
 
-    def refusal(self, method: str, target: str, key: str | None) -> Reply | None:
-        """Return the answer to a request that is not allowed with ``key``; None if it is. ``target`` may have a query.
+    def refusal(self, method: str, path: str, key: str | None, raw_query: str = "") -> Reply | None:
+        """Return the answer to a request that is not allowed with ``key``; None if it is.
 
-        What an admin does is logged with the name of the key.
+        ``path`` is unescaped, so a ``?`` in it belongs to it. What an admin does is logged with the name of the key.
         """
-        role = self._policy(method, target.partition("?")[0])
+        role = self._policy(method, path)
         if role == OPEN:
             return None
         name, roles = _ANONYMOUS, self._anonymous
@@ -87,6 +87,7 @@ class ApiKeys:
         if role not in roles and ADMIN not in roles:
             return _unauthorized() if key is None else failure(403, "FORBIDDEN")
         if role == ADMIN:
+            target = f"{path}?{raw_query}" if raw_query else path
             self._log.info("admin request", method=method, target=target[:_LONGEST_SHOWN], key=name)
         return None
 

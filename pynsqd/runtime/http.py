@@ -156,8 +156,7 @@ def _refusal(request: HttpRequest, keys: ApiKeys) -> Reply | None:
     """Refuse what the request's key does not allow; a body is left unread then, and the connection ends."""
     headers = request.web.headers
     key = key_of(headers.get("X-API-Key"), headers.get("Authorization"))
-    target = f"{request.path}?{request.raw_query}" if request.raw_query else request.path
-    refusal = keys.refusal(request.method, target, key)
+    refusal = keys.refusal(request.method, request.path, key, request.raw_query)
     return refusal and replace(refusal, close=request.web.body_exists)
 
 

@@ -60,6 +60,9 @@ async def test_node(bearer: bool, tmp_path: Path) -> None:
         # other spellings of a path do not help
         for path in ("//topic/delete", "/topic/../topic/delete", "/%74opic/delete", "/TOPIC/delete", "/topic/delete/"):
             assert (await ask(address, f"POST {path}?topic=t", SHOP)).status == 403
+        # and what is open only looks so
+        for request in ("GET /ping%3F/../stats", "POST /pub%3F/../topic/delete", "PUT /livez%3F/../config/log_level"):
+            assert (await ask(address, request)).status == 401
         assert any("admin request" in str(one) and "root" in str(one) for one in node.logs.lines)
         assert ADMIN not in repr(node.logs.lines)
         assert SHOP not in repr(node.logs.lines)

@@ -27,7 +27,9 @@ def keys(folder: Path, text: str, policy: Policy = node_policy) -> ApiKeys:
 
 
 def status(found: ApiKeys, request: str, key: str | None) -> int:
-    refusal = found.refusal(*request.split(), key)
+    method, target = request.split()
+    path, _, raw_query = target.partition("?")
+    refusal = found.refusal(method, path, key, raw_query)
     return 200 if refusal is None else refusal.status
 
 
