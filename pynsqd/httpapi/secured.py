@@ -25,8 +25,7 @@ class Secured:
 
     def connection(self) -> asyncio.Protocol:
         """Make the protocol of a new connection."""
-        limit = self._ingest.door.limit
-        if limit and self._ingest.open_now + len(self._shaking) >= limit:
+        if self._ingest.door.is_shut(self._ingest.open_now + len(self._shaking)):
             return _TurnedAway()
 
         def ready(layer: TlsLayer) -> None:

@@ -20,11 +20,17 @@ class Door:
 
     def refuses(self, transport: asyncio.Transport, open_now: int) -> bool:
         """Turn a new connection away if so many are open that there is no room; from then on it is nobody's."""
+        if not self.is_shut(open_now):
+            return False
+        transport.set_protocol(asyncio.Protocol())
+        transport.write(self._answer)
+        transport.close()
+        return True
+
+    def is_shut(self, open_now: int) -> bool:
+        """Tell whether so many are open that there is no room; then whoever asks is counted as turned away."""
         if not self.limit or open_now < self.limit:
             return False
         self.refused += 1
         self._warn("too many connections, refused", listener=self._name, limit=self.limit)
-        transport.set_protocol(asyncio.Protocol())
-        transport.write(self._answer)
-        transport.close()
         return True

@@ -85,6 +85,18 @@ async def test_the_end_of_the_node_ends_handshakes(tmp_path: Path, authority: Au
             assert await client.drain() == b""
 
 
+async def test_handshakes_count_as_connections_and_who_is_one_too_many_is_seen(
+    tmp_path: Path, authority: Authority
+) -> None:
+    async with inside(tmp_path, max_connections=2, **authority.options()) as node:
+        async with await WireClient.open(node.https, b"\x16"), await WireClient.open(node.https, b"\x16"):
+            async with await WireClient.open(node.https, b"") as client:
+                await client.expect_closed()
+            page = (await http(node.api.address, "GET /metrics")).body
+            assert b'pynsqd_connections_refused_total{protocol="http"} 1\n' in page
+            assert node.logged("too many connections, refused")
+
+
 async def test_plain_http_is_refused_where_tls_is_required(tmp_path: Path, authority: Authority) -> None:
     async with inside(tmp_path, **authority.options(tls_required=TlsRequired.YES)) as node:
         said = b'{"message": "TLS_REQUIRED", "https_port": %d}' % node.https[1]
