@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from pynsqd.core.broker import Broker
-from pynsqd.httpapi.app import Node, general_path, refusing_path
+from pynsqd.httpapi.app import general_path, refusing_path
 from pynsqd.httpapi.ingest import TOO_MANY_CONNECTIONS, Ingest
+from pynsqd.httpapi.node import Node
 from pynsqd.httpapi.secured import Secured
 from pynsqd.lookup_peer import LookupPeers
 from pynsqd.net.connection import Connection

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-import time
 from dataclasses import replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from anyio import Event, to_thread
 
@@ -18,92 +16,18 @@ from pynsqd.httpapi.probes import ProbesApi
 from pynsqd.httpapi.publish import Target, not_stored, ping, publish, read_target, too_big
 from pynsqd.httpapi.stats import StatsApi
 from pynsqd.httpapi.topics import TopicsApi
-from pynsqd.options import expanded_statsd_prefix
 from pynsqd.runtime.http import HttpRequest, Reply, Router, http_server, v1
 from pynsqd.wire.constants import NSQ_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from structlog.typing import FilteringBoundLogger
 
     from pynsqd.core.publisher import Failure
-    from pynsqd.httpapi.ingest import Ingest
-    from pynsqd.net.door import Door
-    from pynsqd.net.drain import Drain
-    from pynsqd.net.turn import Turn
-    from pynsqd.options import Options
-    from pynsqd.runtime.api_keys import ApiKeys
+    from pynsqd.httpapi.node import Node
     from pynsqd.runtime.http_connection import HttpServer
-    from pynsqd.runtime.kinds import LogLevel
-    from pynsqd.runtime.metrics import Histogram
-    from pynsqd.storage.timings import Timings
     from pynsqd.wire.errors import StorageError
-
-
-class LogControl(Protocol):
-    """The log of the node."""
-
-    level: LogLevel
-
-    @property
-    def logger(self) -> FilteringBoundLogger:
-        """Where to log."""
-        ...
-
-
-class Peers(Protocol):
-    """Those who keep in touch with the lookupds."""
-
-    def set_addresses(self, addresses: Iterable[str]) -> None:
-        """Stay connected to these and to no others from now on."""
-        ...
-
-    def connected(self) -> dict[str, bool]:
-        """Tell of each address whether its lookupd is connected."""
-        ...
-
-
-class Node:
-    """What HTTP can see and change of a node. ``options`` are those in force: ports and prefix filled in."""
-
-    def __init__(
-        self,
-        turn: Turn,
-        options: Options,
-        logs: LogControl,
-        peers: Peers,
-        *,
-        ingest: Ingest,
-        tcp_door: Door,
-        drain: Drain,
-        timings: Timings,
-        loop_lag: Histogram,
-        tcp_port: int,
-        http_port: int,
-        keys: ApiKeys | None = None,
-    ) -> None:
-        """Take the ports that are listened on; -1 for a Unix socket."""
-        self.turn = turn
-        self.logs = logs
-        self.peers = peers
-        self.ingest = ingest
-        self.tcp_door = tcp_door
-        self.drain = drain
-        self.timings = timings
-        self.loop_lag = loop_lag
-        self.keys = keys
-        self.tcp_port = tcp_port
-        self.http_port = http_port
-        self.started_ns = time.time_ns()
-        self.hostname = socket.gethostname()
-        broadcast_http_port = options.broadcast_http_port or max(http_port, 0)
-        self.options = replace(
-            options,
-            broadcast_tcp_port=options.broadcast_tcp_port or max(tcp_port, 0),
-            broadcast_http_port=broadcast_http_port,
-            statsd_prefix=expanded_statsd_prefix(options.statsd_prefix, options.broadcast_address, broadcast_http_port),
-        )
 
 
 async def general_path(node: Node) -> HttpServer:

@@ -11,7 +11,7 @@ from pynsqd.runtime.http import HttpError, HttpRequest, Reply, Router, v1
 from pynsqd.runtime.kinds import LogLevel, parse_level
 
 if TYPE_CHECKING:
-    from pynsqd.httpapi.app import Node
+    from pynsqd.httpapi.node import Node
 
 
 class ConfigApi:

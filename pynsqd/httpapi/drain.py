@@ -9,7 +9,7 @@ from pynsqd.runtime.duration import parse_duration
 from pynsqd.runtime.http import HttpError, HttpRequest, Reply, Router, v1
 
 if TYPE_CHECKING:
-    from pynsqd.httpapi.app import Node
+    from pynsqd.httpapi.node import Node
 
 
 class DrainApi:

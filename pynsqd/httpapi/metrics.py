@@ -17,7 +17,7 @@ from pynsqd.runtime.metrics import CONTENT_TYPE, PROCESS, Metric, Page, add_buil
 if TYPE_CHECKING:
     from pynsqd.core.channel import Channel
     from pynsqd.core.topic import Topic
-    from pynsqd.httpapi.app import Node
+    from pynsqd.httpapi.node import Node
 
 # So many topics and channels are looked at, in about a millisecond, before the loop gets its turn.
 _AT_ONCE: Final = 100

@@ -9,7 +9,7 @@ from pynsqd.net.write_probe import WriteProbe
 from pynsqd.runtime.http import HttpRequest, Reply, Router, plain
 
 if TYPE_CHECKING:
-    from pynsqd.httpapi.app import Node
+    from pynsqd.httpapi.node import Node
 
 PROBE: Final = "pynsqd.probe"
 

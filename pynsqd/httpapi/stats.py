@@ -17,7 +17,7 @@ from pynsqd.runtime.version import version_line
 from pynsqd.wire.constants import NSQ_VERSION
 
 if TYPE_CHECKING:
-    from pynsqd.httpapi.app import Node
+    from pynsqd.httpapi.node import Node
 
 _SECOND_NS: Final = 1_000_000_000
 _LATENCY_UNITS: Final = ((1e9, "s"), (1e6, "ms"), (1e3, "us"))

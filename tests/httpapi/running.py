@@ -12,8 +12,9 @@ import structlog
 
 from pynsqd.core.broker import Broker
 from pynsqd.core.changes import Change
-from pynsqd.httpapi.app import Node, general_path
+from pynsqd.httpapi.app import general_path
 from pynsqd.httpapi.ingest import TOO_MANY_CONNECTIONS, Ingest
+from pynsqd.httpapi.node import Node
 from pynsqd.net.door import Door
 from pynsqd.net.drain import Drain
 from pynsqd.net.turn import Turn

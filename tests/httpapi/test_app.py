@@ -8,7 +8,7 @@ from unittest.mock import MagicMock
 import anyio
 import pytest
 
-from pynsqd.httpapi.app import Node
+from pynsqd.httpapi.node import Node
 from pynsqd.options import Options
 from tests.httpapi.client import HttpClient, request
 from tests.httpapi.running import RunningNode, running_node, until
