@@ -10,6 +10,7 @@ _IDENTIFIER: Final = b"\xff\x06\x00\x00sNaPpY"
 _BLOCK: Final = 65536  # what a chunk holds at most, plain
 _LARGEST_CHUNK: Final = 4 + 32 + _BLOCK + _BLOCK // 6  # checksum and the worst case of the format
 _MOST_EXPANDED: Final = 22  # three bytes can stand for 64
+_COST: Final = 64  # of a chunk, in bytes: an empty one, or one that is skipped, takes time too
 _COMPRESSED, _PLAIN, _FIRST_SKIPPABLE, _STREAM = 0x00, 0x01, 0x80, 0xFF
 
 
@@ -132,6 +133,7 @@ class Snappy:
                 pos += skipped
             if end - pos < 4:
                 break
+            size += _COST
             kind = data[pos]
             length = int.from_bytes(data[pos + 1 : pos + 4], "little")
             stop = pos + 4 + length

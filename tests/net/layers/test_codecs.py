@@ -140,3 +140,15 @@ def test_a_chunk_that_has_not_come_whole_is_awaited() -> None:
     raw = snapped(b"x" * 100)
     assert everything(codec, raw[:-1]) == b""
     assert everything(codec, raw[-1:]) == b"x" * 100
+
+
+@pytest.mark.parametrize("empty", [chunk(0xFE, b""), IDENTIFIER], ids=["skipped", "identifier"])
+def test_snappy_chunks_without_data_are_taken_in_pieces(empty: bytes) -> None:
+    """65,000 of them fit into one read, and took so long that nobody else was served for a second."""
+    codec = Snappy()
+    codec.feed(IDENTIFIER + empty * 10_000)
+    pieces = 0
+    while codec.more:
+        assert codec.decode(PIECE) == b""
+        pieces += 1
+    assert pieces == 3
