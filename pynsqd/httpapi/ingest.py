@@ -35,6 +35,10 @@ _SWEEP_S: Final = 5
 _HALF_SENT_S: Final = 60  # without a byte of a request that has begun, or without the client taking its answers
 _IDLE_S: Final = 3630  # between requests; longer than the keep-alive of the usual proxies
 
+# Answers that one client may pile up in a turn. It can be read from 32 times in one, 256 KiB each, and the answer to a
+# /ping is five times as long as the request.
+_MOST_REPLIES: Final = 1000
+
 # What is said to a connection that is one too many.
 TOO_MANY_CONNECTIONS: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
@@ -146,6 +150,7 @@ class IngestConnection(asyncio.Protocol):
     __slots__ = (
         "_closing",
         "_eof",
+        "_full",
         "_heard",
         "_held",
         "_ingest",
@@ -169,6 +174,7 @@ class IngestConnection(asyncio.Protocol):
         self._rest: bytes | None = None  # what the general path is to begin with
         self._closing = False  # after the next flush, or closed already
         self._eof = False
+        self._full = False  # there are enough answers for this turn
         self._stuck = False  # the client does not take its answers
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -250,6 +256,9 @@ class IngestConnection(asyncio.Protocol):
         """Let the turn send the replies; what comes after them has to wait for that."""
         if self.replies or self._held is not None:
             self._ingest.turn.touch(self)
+            if len(self.replies) >= _MOST_REPLIES:
+                self._full = True
+                self._transport.pause_reading()
         elif self._rest is not None:
             self.hand_over()
 
@@ -261,6 +270,10 @@ class IngestConnection(asyncio.Protocol):
             replies = self._held.take_free()
         if replies and not self._transport.is_closing():
             self._transport.write(b"".join(replies))
+        if self._full:
+            self._full = False
+            if not self._stuck and self._rest is None:
+                self._transport.resume_reading()
         if self._held:
             return
         self._held = None
@@ -332,7 +345,7 @@ class IngestConnection(asyncio.Protocol):
         """Go on reading."""
         self._stuck = False
         self._heard = self._ingest.second
-        if self._rest is None:
+        if self._rest is None and not self._full:
             self._transport.resume_reading()
 
     def sweep(self, second: int) -> None:

@@ -158,7 +158,7 @@ async def test_ten_posts_in_a_turn(node: Node) -> None:
             connection.flush()
 
     try:
-        assert _cost(work, len(connections)) <= 313 * TOLERANCE
+        assert _cost(work, len(connections)) <= 326 * TOLERANCE
     finally:
         ingest.connections.clear()
         ingest.close()

@@ -344,6 +344,15 @@ async def test_a_connection_each(node: RunningNode) -> None:
     assert len(node.stored()) == 200
 
 
+async def test_the_answers_to_one_client_are_bounded(node: RunningNode) -> None:
+    """However much it has sent at once: libuv reads on and on before it lets anybody write."""
+    async with await HttpClient.open(node.port) as client:
+        with anyio.move_on_after(2):
+            await client.send(PING * 200_000)
+        unread = [one._transport.get_write_buffer_size() for one in node.ingest.connections]
+        assert 0 < max(unread) < 4_000_000
+
+
 async def test_a_client_that_does_not_read_is_not_read(node: RunningNode) -> None:
     """Unread answers do not pile up: the server stops reading, and goes on when the client does."""
     sent = 0
