@@ -6,7 +6,7 @@ from typing import cast
 from pynsqd.core.session import Session
 from pynsqd.net.door import Door
 from pynsqd.net.layers.certificates import Certificates
-from pynsqd.net.turn import Turn
+from pynsqd.net.turn import RECEIVE_BUFFER, Turn
 from pynsqd.net.upgrade import Upgrade
 from pynsqd.wire.errors import FatalClientError
 
@@ -56,6 +56,18 @@ class Connection(asyncio.BufferedProtocol):
         """Hand what was read to the session."""
         self._session.receive(bytes(self._turn.receive_buffer[:nbytes]), self._turn.now_ns())
         self._turn.touch(self)
+        if nbytes == RECEIVE_BUFFER:  # there is more; libuv would read on and on before it looks at anybody else
+            self._transport.pause_reading()
+            self._turn.soon(self._read_on)
+
+    def _read_on(self) -> None:
+        """Read again: the turn is over, others have had theirs."""
+        if not self._waiting and not self._unread() and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _unread(self) -> bool:
+        """Whether the peer has left so much unread that it is not listened to."""
+        return self._stuck and self._transport.get_write_buffer_size() > _MOST_UNREAD
 
     def data_received(self, data: bytes) -> None:
         """Hand what a layer has decoded to the session."""
@@ -110,7 +122,7 @@ class Connection(asyncio.BufferedProtocol):
     def _limit_unread(self) -> None:
         if not self._stuck or self._transport.is_closing():
             return
-        if self._transport.get_write_buffer_size() > _MOST_UNREAD:
+        if self._unread():
             self._transport.pause_reading()
         else:
             self._turn.later(_LOOK_AGAIN_S, self._limit_unread)

@@ -3,14 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from time import monotonic_ns, time_ns
-from typing import Protocol
+from typing import Final, Protocol
 
 from pynsqd.core.broker import Broker
 from pynsqd.core.changes import Change
 
-# What one read can bring. One buffer serves every connection, since each read is copied out before the next.
-# (A plain asyncio.Protocol allocates 256 KiB a read.)
-_RECEIVE_BUFFER = 1 << 18
+# What one read can bring, and so how much of one connection is carried out before others have their turn. One buffer
+# serves every connection, since each read is copied out before the next.
+RECEIVE_BUFFER: Final = 1 << 16
 
 
 class Flushable(Protocol):
@@ -35,7 +35,7 @@ class Turn:
         after_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self.broker = broker
-        self.receive_buffer = memoryview(bytearray(_RECEIVE_BUFFER))
+        self.receive_buffer = memoryview(bytearray(RECEIVE_BUFFER))
         self._on_changes = on_changes
         self.after_turn = after_turn
         self._loop = asyncio.get_running_loop()
@@ -100,6 +100,11 @@ class Turn:
     def _ring(self) -> None:
         self._alarm = None
         self.schedule()
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` once this turn has ended."""
+        self.schedule()
+        self._loop.call_soon(callback)
 
     def later(self, seconds: float, callback: Callable[[], None]) -> None:
         """Call ``callback`` in a while: for what is rare and not the broker's."""

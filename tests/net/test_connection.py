@@ -1,11 +1,14 @@
 """The socket of one client."""
 
 import json
+import socket
+import threading
 from pathlib import Path
 
 import anyio
 import pytest
 
+from tests.support.daemons import Daemon
 from tests.support.nodes import OK, V2, Inside, eventually, inside
 from tests.support.wire import command
 
@@ -76,3 +79,35 @@ async def test_who_reads_again_goes_on(tmp_path: Path) -> None:
         while got < sent * size:
             with anyio.fail_after(10):
                 got += len(await client._stream.receive())
+
+
+@pytest.mark.parametrize("flood", [b"NOP\n" * 250_000, command(b"PUB flood", b"x") * 80_000], ids=["NOP", "PUB"])
+def test_a_flood_does_not_keep_the_others_from_their_turn(flood: bytes, tmp_path: Path) -> None:
+    """Another publisher is answered many times until the last command of the flood is."""
+    with (
+        Daemon("nsqd", data_path=tmp_path) as node,
+        socket.create_connection(node.tcp, 30) as busy,
+        socket.create_connection(node.tcp, 30) as other,
+    ):
+        over = threading.Event()
+
+        def pour() -> None:
+            busy.sendall(b"  V2" + flood * 8 + b"CLS\n")  # the last is an error: the end of the connection
+            over.set()
+
+        def drain() -> None:
+            while busy.recv(1 << 20):
+                pass
+
+        threads = [threading.Thread(target=run) for run in (pour, drain)]
+        other.sendall(b"  V2")
+        for thread in threads:
+            thread.start()
+        answered = 0
+        while not over.is_set():
+            other.sendall(command(b"PUB t", b"x"))
+            assert other.recv(100) == b"\0\0\0\x06\0\0\0\0OK"
+            answered += 1
+        for thread in threads:
+            thread.join(30)
+        assert answered >= 40
