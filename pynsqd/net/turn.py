@@ -12,6 +12,11 @@ from pynsqd.core.changes import Change
 # serves every connection, since each read is copied out before the next.
 RECEIVE_BUFFER: Final = 1 << 16
 
+# Where the last turn came so soon after the one before, the next will too. To sleep for less costs more than to look
+# again: two publishers with one PUB in flight each got 14,900 answers a second without this and 24,200 with it, for 46
+# and 39 µs of CPU each.
+LOOK_AGAIN_NS: Final = 50_000
+
 
 class Flushable(Protocol):
     """A connection with replies to write."""
@@ -40,6 +45,8 @@ class Turn:
         self.after_turn = after_turn
         self._loop = asyncio.get_running_loop()
         self._scheduled = False
+        self._ended_ns = 0  # when the last turn ended, and how long it took from there to the beginning of the next
+        self._gap_ns = LOOK_AGAIN_NS
         self._touched: dict[Flushable, None] = {}
         self._committed: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -59,6 +66,7 @@ class Turn:
         """Make sure that the turn ends: something has changed in the broker."""
         if not self._scheduled:
             self._scheduled = True
+            self._gap_ns = monotonic_ns() - self._ended_ns
             self._loop.call_soon(self._end)
 
     async def committed(self) -> None:
@@ -87,6 +95,14 @@ class Turn:
         if broker.dirty or broker.publishing:
             self.schedule()
         self._arm(broker.next_due_ns)
+        self._ended_ns = monotonic_ns()
+        if self._gap_ns < LOOK_AGAIN_NS:
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Have the loop look for input once more instead of going to sleep, for a while."""
+        if not self._scheduled and monotonic_ns() - self._ended_ns < LOOK_AGAIN_NS:
+            self._loop.call_soon(self._look)
 
     def _arm(self, due_ns: int) -> None:
         """Set the one timer of the node, if what it is set to is not early enough."""

@@ -1,14 +1,20 @@
 """The socket of one client."""
 
+import asyncio
 import json
-import socket
-import threading
 from pathlib import Path
+from time import monotonic_ns, time_ns
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from tests.support.daemons import Daemon
+from pynsqd.core.broker import Broker
+from pynsqd.net.connection import Connection
+from pynsqd.net.door import Door
+from pynsqd.net.turn import RECEIVE_BUFFER, Turn
+from pynsqd.options import Options
+from tests.support.memory_logs import MemoryLogs
 from tests.support.nodes import OK, V2, Inside, eventually, inside
 from tests.support.wire import command
 
@@ -81,33 +87,64 @@ async def test_who_reads_again_goes_on(tmp_path: Path) -> None:
                 got += len(await client._stream.receive())
 
 
-@pytest.mark.parametrize("flood", [b"NOP\n" * 250_000, command(b"PUB flood", b"x") * 80_000], ids=["NOP", "PUB"])
-def test_a_flood_does_not_keep_the_others_from_their_turn(flood: bytes, tmp_path: Path) -> None:
-    """Another publisher is answered many times until the last command of the flood is."""
-    with (
-        Daemon("nsqd", data_path=tmp_path) as node,
-        socket.create_connection(node.tcp, 30) as busy,
-        socket.create_connection(node.tcp, 30) as other,
-    ):
-        over = threading.Event()
+class _Transport(asyncio.Transport):
+    """Notes what becomes of reading."""
 
-        def pour() -> None:
-            busy.sendall(b"  V2" + flood * 8 + b"CLS\n")  # the last is an error: the end of the connection
-            over.set()
+    def __init__(self) -> None:
+        super().__init__()
+        self.reading = True
+        self.unwritten = 0
 
-        def drain() -> None:
-            while busy.recv(1 << 20):
-                pass
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return ("10.0.0.1", 5)
 
-        threads = [threading.Thread(target=run) for run in (pour, drain)]
-        other.sendall(b"  V2")
-        for thread in threads:
-            thread.start()
-        answered = 0
-        while not over.is_set():
-            other.sendall(command(b"PUB t", b"x"))
-            assert other.recv(100) == b"\0\0\0\x06\0\0\0\0OK"
-            answered += 1
-        for thread in threads:
-            thread.join(30)
-        assert answered >= 40
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing."""
+
+    def get_write_buffer_size(self) -> int:
+        return self.unwritten
+
+    def write(self, data: object) -> None:
+        """Nothing."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+
+def _read(connection: Connection, turn: Turn, data: bytes) -> None:
+    connection.get_buffer(-1)[: len(data)] = data
+    connection.buffer_updated(len(data))
+
+
+@pytest.mark.parametrize("held_by", ["nobody", "the session", "what is unread"])
+async def test_a_flood_does_not_keep_the_others_from_their_turn(held_by: str) -> None:
+    """After a read that was full there may be more: it is not read before the turn has ended."""
+    broker = Broker(Options(), MemoryLogs(), monotonic_ns(), time_ns())
+    turn = Turn(broker, lambda _: None)
+    connection = Connection(turn, Door("TCP", 0, b"", lambda *_, **__: None))
+    transport = _Transport()
+    connection.connection_made(transport)
+    _read(connection, turn, b"  V2" + b"NOP\n" * 10)
+    assert transport.reading
+    _read(connection, turn, b"NOP\n" * (RECEIVE_BUFFER // 4))
+    assert not transport.reading
+    if held_by == "the session":
+        connection.pause_reading()
+    elif held_by == "what is unread":
+        transport.unwritten = 2 << 20
+        connection.pause_writing()
+    await turn.committed()
+    await anyio.lowlevel.checkpoint()
+    assert transport.reading == (held_by == "nobody")
+    if held_by == "the session":
+        connection.resume_reading()
+    elif held_by == "what is unread":
+        connection.resume_writing()
+    assert transport.reading
+    turn.close()
