@@ -216,7 +216,11 @@ class Options:
         limit=POSITIVE,
     )
     sync_every: int = option(
-        INTEGER, "sync-every", 2500, "messages of a topic after which its log is synced", unit="messages"
+        INTEGER,
+        "sync-every",
+        2500,
+        "messages of a topic after which its log is synced, 50 times a second at most",
+        unit="messages",
     )
     sync_timeout_ns: int = option(
         DURATION, "sync-timeout", 2 * SECOND, "longest time between two syncs of a log", limit=POSITIVE

@@ -43,7 +43,11 @@ class Registry:
         states = checkpoint or {}
         if states:
             last = max(states.values(), key=itemgetter("released"))
-            self._broker.resume(last["released"], max(state["wall"] for state in states.values()))
+            self._broker.resume(
+                last["released"],
+                max(state["wall"] for state in states.values()),
+                max(state.get("ids", 0) for state in states.values()),
+            )
             # Else the next life, if it comes soon, would begin with the ids that this one begins with.
             self._broker.checkpoint_urgent = True
         known = metadata.load(self._folder)

@@ -165,13 +165,13 @@ class Broker:
         """Return what ``log_ns`` is on the monotonic clock."""
         return log_ns - self._log_offset_ns
 
-    def resume(self, log_ns: int, wall_ns: int) -> None:
-        """Go on where the last checkpoint before a restart was: log time and time of day, both in ns.
+    def resume(self, log_ns: int, wall_ns: int, ids_ns: int) -> None:
+        """Go on where the last checkpoint before a restart was: log time, time of day, that of the last ids, all in ns.
 
         Log time has gone on by what the clock says has passed, and not back if it was set back. Ids go on, too.
         """
         self._log_offset_ns = log_ns + max(0, self.wall_ns(self.now_ns) - wall_ns) - self.now_ns
-        self.ids.resume(wall_ns + _ID_MARGIN_NS)
+        self.ids.resume(max(wall_ns, ids_ns) + _ID_MARGIN_NS)
 
     def checkpoint_now(self, topic: Topic) -> None:
         """What was dropped from ``topic`` must not come back, so the replies of this turn wait for a checkpoint."""

@@ -28,6 +28,11 @@ class IdGenerator:
         self._sequence = 0
         self._prefix = b"%013x" % ((tick - _EPOCH_TICK) << 10 | self._node_id)
 
+    @property
+    def until_ns(self) -> int:
+        """Up to when ids have been given, in ns since the epoch; ahead of a clock that was set back."""
+        return self._tick << _TICK_SHIFT
+
     def resume(self, wall_ns: int) -> None:
         """Give no id again that was given up to ``wall_ns``, in an earlier life of the node."""
         tick = (wall_ns >> _TICK_SHIFT) + 1

@@ -50,10 +50,10 @@ class Standing:
     buckets: set[int]  # of deferred messages that are owed
 
 
-def describe(topic: "Topic", released_ns: int, wall_ns: int, *, unsaved: bool = False) -> Standing:
+def describe(topic: "Topic", released_ns: int, wall_ns: int, ids_ns: int, *, unsaved: bool = False) -> Standing:
     """Return where the channels of a topic with a log stand, after a turn at this log time and time of day.
 
-    ``unsaved`` says that their names may be nowhere else.
+    Ids were given up to ``ids_ns``. ``unsaved`` says that the names of the channels may be nowhere else.
     """
     log = topic.log
     assert log is not None  # noqa: S101 - an ephemeral topic is not described
@@ -95,6 +95,7 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int, *, unsaved: bool = 
         "dropped_serials": topic.deferrals.dropped,
         "released": released_ns,
         "wall": wall_ns,
+        "ids": ids_ns,
         "ids_grow_from": topic.ids_grow_from,
         "unsaved": unsaved,
         "channels": channels,

@@ -428,7 +428,7 @@ def test_stragglers_move_to_the_end_of_the_log() -> None:
     end = log.end
     assert log.start == 0
     move_stragglers(node.topic(), end, 1 << 20)
-    standing = describe(node.topic(), node.broker.log_ns(node.now_ns), node.wall_ns)
+    standing = describe(node.topic(), node.broker.log_ns(node.now_ns), node.wall_ns, 0)
     assert standing.needed_from < end  # the twenty have not been handed out
     client.send(b"RDY 30\n")
     node.turn()
@@ -513,7 +513,7 @@ def test_what_came_back_is_found_ahead_where_ids_do_not_grow(monkeypatch: pytest
     node.kill()
     assert node.channel().depth == 3
     assert sorted(_seen(_consumer(node).messages())) == [(b"3", 2), (b"5", 1), (b"9", 1)]
-    assert describe(node.topic(), 7, 8).state["ids_grow_from"] == node.states["t"]["ids_grow_from"]
+    assert describe(node.topic(), 7, 8, 9).state["ids_grow_from"] == node.states["t"]["ids_grow_from"]
 
 
 def test_what_is_not_ahead_is_not_looked_for_in_a_whole_backlog(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -558,7 +558,7 @@ def test_a_checkpoint_is_small_and_plain() -> None:
     assert node.client().ask(mpub(b"t", [b"x"] * 2500)) == [OK]
     client.send(b"".join(b"FIN " + message.id + b"\n" for message in client.messages()[1:]))
     node.turn()
-    state = describe(node.topic(), 7, 8).state
+    state = describe(node.topic(), 7, 8, 9).state
     (owed,) = state["channels"]["c"]["owed"]
     assert (owed[0], len(owed[1]), owed[2], state["released"], state["stop"]) == (0, 16, 2, 7, None)
 
@@ -692,3 +692,23 @@ def test_a_bucket_that_came_near_while_the_node_was_down() -> None:
     assert client.take() == []
     node.advance(s=1)
     assert len(client.messages()) == 5
+
+
+# -- ids -------------------------------------------------------------------------------------------------------------
+
+
+def test_ids_do_not_come_again_after_a_clock_that_was_set_back() -> None:
+    """Nor when it is set right, and the node was killed in between."""
+    node = Node()
+    consumer = node.consumer(100)
+    seen: list[bytes] = []
+    for step_s in (0, -3600, 3600):
+        node.wall_offset_ns += step_s * S
+        node.publish(*[b"x"] * 20)
+        seen += [message.id for message in consumer.messages()]
+        consumer.send(b"".join(b"FIN %b\n" % one for one in seen[-20:]))
+        node.turn()
+        node.checkpoint()
+        node.kill()
+        consumer = node.consumer(100)
+    assert len(set(seen)) == 60

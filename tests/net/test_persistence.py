@@ -1,10 +1,13 @@
 """Checkpoints let go of files: stragglers do not pin them, and memory is bounded however far a channel is behind."""
 
+import os
 from pathlib import Path
+from time import monotonic
 
 import anyio
 import pytest
 
+from pynsqd.storage import files
 from tests.support.nodes import OK, V2, Api, eventually, inside
 from tests.support.wire import command, mpub
 
@@ -114,3 +117,29 @@ async def test_a_channel_far_behind(limit: dict[str, int], tmp_path: Path) -> No
                 assert [one.body for one in got] == bodies[at : at + 100]
                 await consumer.finish(got)
             await eventually(lambda: _owes(node.api, (0, 0, 0)))
+
+
+async def test_fsyncs_do_not_follow_each_other_without_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many messages come; and the last of them are synced too."""
+    synced: list[float] = []
+
+    def counting(descriptor: int) -> None:
+        synced.append(monotonic())
+        os.fdatasync(descriptor)
+
+    monkeypatch.setattr(files, "fdatasync", counting)
+    async with (
+        inside(tmp_path, sync_every=1, sync_timeout_ns=3600 * 10**9) as node,
+        await V2.open(node.tcp) as publisher,
+    ):
+        began = monotonic()
+        for _ in range(200):
+            assert await publisher.ask(command(b"PUB t", b"x")) == OK
+        ended = monotonic()
+        await eventually(lambda: _done(synced, ended))
+        during = [at for at in synced if at <= ended]
+        assert len(during) <= (ended - began) / 0.02 + 1
+
+
+async def _done(synced: list[float], after: float) -> bool:
+    return bool(synced) and synced[-1] > after

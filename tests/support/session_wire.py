@@ -141,7 +141,8 @@ class Node:
         self.broker.checkpoint_urgent = False
         self.broker.changed.clear()
         topics = [topic for topic in self.broker.topics.values() if topic.log is not None]
-        described = [(topic, describe(topic, self.broker.log_ns(self.broker.now_ns), self.wall_ns)) for topic in topics]
+        log_ns, ids_ns = self.broker.log_ns(self.broker.now_ns), self.broker.ids.until_ns
+        described = [(topic, describe(topic, log_ns, self.wall_ns, ids_ns)) for topic in topics]
         self.states = {topic.name: msgpack.unpackb(msgpack.packb(standing.state)) for topic, standing in described}
         for topic, standing in described:
             assert topic.log is not None
@@ -170,7 +171,7 @@ class Node:
         self.broker = Broker(self._options, self._logs, self.now_ns, self.wall_ns, self._authority)
         if self.states:
             last = max(self.states.values(), key=lambda state: state["released"])
-            self.broker.resume(last["released"], last["wall"])
+            self.broker.resume(last["released"], last["wall"], last["ids"])
         for old in kept:
             state = self.states.get(old.name)
             known = {}
