@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from queue import SimpleQueue
 from time import monotonic, sleep
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pynsqd.core.batch import Batch
+from pynsqd.storage import files
 from pynsqd.storage.format import pack_segment_header
 from pynsqd.storage.topic_log import LogStore, TopicLog
 from pynsqd.wire.encoder import split_frames
@@ -787,6 +789,30 @@ def test_a_segment_that_cannot_be_removed_is_tried_again(small: Bench, monkeypat
     small.segments()[0].unlink()  # somebody else did
     small.log.release(small.log.end)
     assert small.segments() == []
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_a_large_segment_is_freed_by_another_thread(small: Bench, monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
+    """To free 100 MB takes long enough to be felt by everybody; the name is gone at once, and failures are told."""
+    if large:
+        monkeypatch.setattr("pynsqd.storage.quarantine._FREED_AT_ONCE", 1)
+    small.append(*[small.batches.new(3, 50) for _ in range(12)])
+    many = len(small.segments())
+    closed: SimpleQueue[str] = SimpleQueue()
+
+    def closing(descriptor: int) -> None:
+        os.close(descriptor)
+        closed.put(threading.current_thread().name)
+
+    monkeypatch.setattr(files, "close", closing)
+    small.log.release(small.log.end)
+    assert small.segments() == []
+    if large:
+        names = [closed.get(timeout=30) for _ in range(many)]
+        while names.count("free") < many:
+            names.append(closed.get(timeout=30))
+    else:
+        assert "free" not in [closed.get() for _ in range(closed.qsize())]
 
 
 def test_delete_removes_all_files(small: Bench, tmp_path: Path) -> None:
