@@ -45,7 +45,7 @@ class HeldReplies:
         self._groups: deque[tuple[int, list[bytes]]] = deque()  # the number of the first reply, and the replies
 
     def hold(self, replies: list[bytes], first: int) -> None:
-        """Take all ``replies`` of a turn; from number ``first`` on they wait for ``release``."""
+        """Take all ``replies`` of a turn; from number ``first`` on they wait to be the oldest, see ``take_oldest``."""
         self.queue(replies[:first])
         self._groups.append((first, replies[first:]))
 
