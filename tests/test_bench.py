@@ -11,7 +11,7 @@ import pytest
 BENCH: Final = Path(__file__).parents[1] / "bench"
 SCRIPTS: Final = sorted(BENCH.glob("*.py"))
 NOT_IN_RUN: Final = {"run", "hostile_load", "loop_floor", "loop_or_thread"}  # takes minutes; measure no broker
-DEADLINE_S: Final = 30.0
+DEADLINE_S: Final = 90.0
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

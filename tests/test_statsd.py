@@ -111,7 +111,7 @@ def listener() -> Any:
 
 
 async def datagram(receiving: socket.socket) -> bytes:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         await anyio.wait_readable(receiving)
         return receiving.recv(65536)
 

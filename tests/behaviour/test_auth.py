@@ -34,7 +34,7 @@ async def waiting(node: Inside, server: Server, asked: int) -> V2:
     """Connect a client whose AUTH is not answered."""
     client = await V2.open(node.tcp)
     await client.send(command(b"AUTH", SECRET))
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while len(server.asked) < asked:
             await anyio.sleep(0.01)
     return client

@@ -33,7 +33,7 @@ async def test_accepting_pauses_and_resumes(loop: str, tmp_path: Path, monkeypat
             assert await client.ask(command(b"PUB t", b"x")) == OK
             sockets = []
             for _ in range(_CROWD):
-                one = crowd.enter_context(socket.create_connection(node.tcp, timeout=5))
+                one = crowd.enter_context(socket.create_connection(node.tcp, timeout=30))
                 one.sendall(b"  V2" + command(b"PUB t", b"y"))
                 sockets.append(one)
             await eventually(lambda: "file descriptors are running out" in node.stderr)

@@ -204,7 +204,7 @@ async def test_refused_start_of_the_program(tmp_path: Path) -> None:
     """One line on stderr, exit code 1. A second node on the same path is refused, too, and the first goes on."""
     async with inside(tmp_path) as node:
         second = Daemon("nsqd", data_path=tmp_path)
-        run = subprocess.run(second.command(), capture_output=True, text=True, timeout=20, check=False)
+        run = subprocess.run(second.command(), capture_output=True, text=True, timeout=90, check=False)
         assert run.returncode == 1
         assert "possibly in use by another instance" in run.stderr
         assert len(run.stderr.strip().splitlines()) == 1, run.stderr

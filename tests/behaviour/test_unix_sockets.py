@@ -30,7 +30,7 @@ async def test_a_node_on_unix_sockets(tmp_path: Path) -> None:
         assert (await http(web, "POST /pub?topic=t", b"x", headers={"Content-Length": "1"})).status == 200
         other = Daemon("nsqd", f"--tcp-address={tcp}", data_path=tmp_path / "other")
         (tmp_path / "other").mkdir()
-        refused = subprocess.run(other.command(), stderr=subprocess.PIPE, text=True, timeout=20, check=False)
+        refused = subprocess.run(other.command(), stderr=subprocess.PIPE, text=True, timeout=90, check=False)
         assert refused.returncode == 1
         assert "Address already in use" in refused.stderr
         await eventually(lambda: _pings(web))

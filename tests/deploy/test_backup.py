@@ -82,7 +82,7 @@ class Work:
 
 
 def run(data_path: Path, folder: Path) -> None:
-    done = subprocess.run([SCRIPT, data_path, folder], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run([SCRIPT, data_path, folder], capture_output=True, text=True, timeout=90, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert not (data_path / "backup.links").exists()
 
@@ -161,7 +161,7 @@ def test_it_overwrites_nothing(tmp_path: Path, there: str) -> None:
         assert node.stop() == 0
     (tmp_path / there).mkdir()
     done = subprocess.run(
-        [SCRIPT, tmp_path / "node", tmp_path / "backup"], capture_output=True, text=True, timeout=30, check=False
+        [SCRIPT, tmp_path / "node", tmp_path / "backup"], capture_output=True, text=True, timeout=90, check=False
     )
     assert done.returncode != 0
     assert "exist" in done.stderr

@@ -23,7 +23,7 @@ from tests.support.daemons import Daemon
 HERE: Final = Path(__file__).parent
 CLI, FPM = 10, 10
 PAUSE_S: Final = 0.02  # between two publishes of one publisher: the figures are not to be of a machine that is full
-SETTLE_S: Final = 40.0  # pynsq tries a node once every 10 s
+SETTLE_S: Final = 90.0  # pynsq tries a node once every 10 s
 TOPIC: Final = "failover"
 
 

@@ -84,7 +84,7 @@ class Session:
 
 def subscribe(node: Daemon) -> socket.socket:
     """Subscribe as a consumer that asks for nothing."""
-    consumer = socket.create_connection(node.tcp, timeout=5)
+    consumer = socket.create_connection(node.tcp, timeout=30)
     identity = json.dumps(
         {"client_id": "c", "hostname": "h", "user_agent": "test/1", "feature_negotiation": False}
     ).encode()

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlencode
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 
 
 def call(method: str, url: str, body: bytes | None = None, **query: str) -> tuple[int, bytes]:

@@ -6,7 +6,7 @@ from typing import Self
 import anyio
 from anyio.abc import SocketStream
 
-DEADLINE_S = 5.0
+DEADLINE_S = 30.0
 
 
 @dataclass(frozen=True)

@@ -131,7 +131,7 @@ async def running_node(options: Options | None = None, *, general: bool = True) 
 
 async def until(condition: Any) -> None:
     """Wait until ``condition()`` holds."""
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while not condition():
             await anyio.sleep(0.002)
 

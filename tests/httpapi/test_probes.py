@@ -66,7 +66,7 @@ async def test_a_disk_that_hangs_holds_up_nobody(tmp_path: Path, monkeypatch: py
         assert len(hanging) == 1
         assert sum(thread.name == "write probe" for thread in threading.enumerate()) == 1
         monkeypatch.setattr(files, "fdatasync", os.fdatasync)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             released.set()
             await eventually(lambda: _is_ready(node.api))
 

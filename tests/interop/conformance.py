@@ -141,7 +141,7 @@ class Scenario:
 
 def find_node(lookupd: str, topic: str) -> str:
     """Ask lookupd which node has the topic; `host:port` of its TCP side."""
-    with urllib.request.urlopen(f"http://{lookupd}/lookup?topic={topic}", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://{lookupd}/lookup?topic={topic}", timeout=30) as answer:
         producer = json.load(answer)["producers"][0]
     return f"{producer['broadcast_address']}:{producer['tcp_port']}"
 

@@ -19,8 +19,8 @@ from tests.support.daemons import Daemon
 
 HERE: Final = Path(__file__).parent
 CHANNEL: Final = "conformance"
-PLAY_S: Final = 40.0
-SETTLE_S: Final = 5.0
+PLAY_S: Final = 120.0
+SETTLE_S: Final = 30.0
 
 
 @dataclass(frozen=True)

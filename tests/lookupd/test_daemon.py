@@ -18,7 +18,7 @@ from tests.support.daemons import Daemon
 
 def ping(daemon: Daemon) -> bytes:
     host, port = daemon.http
-    with urllib.request.urlopen(f"http://{host}:{port}/ping", timeout=5) as response:
+    with urllib.request.urlopen(f"http://{host}:{port}/ping", timeout=30) as response:
         return bytes(response.read())
 
 
@@ -78,6 +78,6 @@ async def test_end_closes_all_connections() -> None:
         await http.send(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await http.receive()).endswith(b"OK")
     for stream in (v1, http):
-        with anyio.fail_after(5), pytest.raises(anyio.EndOfStream):
+        with anyio.fail_after(30), pytest.raises(anyio.EndOfStream):
             await stream.receive()
         await stream.aclose()

@@ -109,7 +109,7 @@ async def test_consumers_get_what_there_is_and_it_ends(tmp_path: Path) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(work, first)
             tasks.start_soon(work, second)
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 await node.listeners.drain.finished.wait()
             tasks.cancel_scope.cancel()
         assert sorted(bodies) == [b"a", b"b", b"c"]
@@ -121,7 +121,7 @@ async def test_consumers_get_what_there_is_and_it_ends(tmp_path: Path) -> None:
 async def test_an_empty_node_is_done_at_once(tmp_path: Path) -> None:
     async with inside(tmp_path) as node:
         await begin(node)
-        with anyio.fail_after(2):
+        with anyio.fail_after(30):
             await node.listeners.drain.finished.wait()
 
 
@@ -146,7 +146,7 @@ async def test_anything_that_is_left_keeps_it_going_to_its_deadline(
         assert await node.api.ping() == (200, b"OK")
         seen = (await node.api.stats())["drain"]
         assert seen["deadline"] - seen["start_time"] in (0, 1)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await node.listeners.drain.finished.wait()
         assert node.logged("not drained in time")
         assert 2 <= sum("'draining'" in str(line) for line in node.logs.lines) <= 4
@@ -167,7 +167,7 @@ async def test_a_second_request_can_only_shorten_it(tmp_path: Path) -> None:
         await begin(node, "?timeout=2h")
         assert 3500 < node.listeners.drain.deadline_s - node.listeners.drain.began_s < 3700  # type: ignore[operator]
         await begin(node, "?timeout=200ms")
-        with anyio.fail_after(2):
+        with anyio.fail_after(30):
             await node.listeners.drain.finished.wait()
 
 
@@ -175,7 +175,7 @@ async def test_the_option_is_the_timeout_unless_the_request_has_one(tmp_path: Pa
     async with inside(tmp_path, drain_timeout_ns=200_000_000) as node:
         await with_messages(node, b"x")
         await begin(node)
-        with anyio.fail_after(2):
+        with anyio.fail_after(30):
             await node.listeners.drain.finished.wait()
 
 

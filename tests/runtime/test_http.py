@@ -299,7 +299,7 @@ async def test_expect_continue(port: tuple[int, LogCapture]) -> None:
     head = b"PUT /config/a HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\n"
     async with await WireClient.open(("127.0.0.1", port[0]), b"") as client:
         await client.send(head + b"Content-Length: 3\r\n\r\n")
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             assert await client._stream.receive() == b"HTTP/1.1 100 Continue\r\n\r\n"
         await client.send(b"abc")
         answer = await client.drain()

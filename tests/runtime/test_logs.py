@@ -211,5 +211,5 @@ print("clean")
 
 def test_a_process_without_stderr_logs_into_no_socket() -> None:
     command = f'exec {sys.executable} -c "$0" 2>&-'
-    finished = subprocess.run(["sh", "-c", command, CLOSED], stdout=subprocess.PIPE, timeout=30, check=False)
+    finished = subprocess.run(["sh", "-c", command, CLOSED], stdout=subprocess.PIPE, timeout=90, check=False)
     assert finished.stdout == b"clean\n"

@@ -13,7 +13,7 @@ async def test_a_loop_that_stands_still_is_late() -> None:
     watch = LoopWatch(lag)
     await anyio.sleep(0.2)
     time.sleep(0.3)  # until 0.25 s after it should have looked
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while not dict(lag.samples())["_count"]:
             await anyio.sleep(0.01)
     watch.close()

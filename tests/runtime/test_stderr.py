@@ -11,7 +11,7 @@ import pytest
 
 from pynsqd.runtime.stderr import StderrWriter
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 class Pipe:

@@ -834,7 +834,7 @@ def test_a_probe_does_not_make_the_folder_of_a_deleted_topic(small: Bench, monke
     go_on = failing.hold("fdatasync")
     probe, delete = threading.Thread(target=small.log.probe), threading.Thread(target=small.log.delete)
     probe.start()
-    until = monotonic() + 10
+    until = monotonic() + 60
     while not failing.calls["fdatasync"] and monotonic() < until:
         sleep(0.001)
     delete.start()

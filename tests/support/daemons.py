@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-START_S: Final = 20.0
-STOP_S: Final = 10.0
+START_S: Final = 30.0
+STOP_S: Final = 30.0
 _LISTENING: Final = re.compile(r"\b(TCP|HTTPS?): listening on ([^\s\"']+)")
 _PROGRAMS: Final = {"nsqd": ("NSQD_BINARY", "pynsqd"), "nsqlookupd": ("NSQLOOKUPD_BINARY", "lookupd")}
 

@@ -17,7 +17,7 @@ from tests.httpapi.running import Logs
 from tests.support.daemons import host_port
 from tests.support.wire import RESPONSE, Address, Frame, HttpAnswer, Message, WireClient, http
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 OK = Frame(RESPONSE, b"OK")
 _HEARTBEAT = Frame(RESPONSE, b"_heartbeat_")
 

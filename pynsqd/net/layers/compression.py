@@ -8,7 +8,7 @@ from pynsqd.net.layers.codecs import Codec, CodecError
 from pynsqd.net.layers.layer import Above, Layer
 
 # As much as an uncompressed client can bring with one read: who compresses gets no larger share of the node.
-_PIECE: Final = 1 << 18
+PIECE: Final = 1 << 16
 # How much one read may grow. A body that is all the same may grow more, but it has a largest size.
 _MOST_EXPANDED: Final = 100
 
@@ -56,7 +56,7 @@ class CompressionLayer(Layer):
         if self._dead or self.below.is_closing():
             return
         try:
-            data = self._codec.decode(_PIECE)
+            data = self._codec.decode(PIECE)
         except CodecError:
             self._dead = True
             self.below.close()

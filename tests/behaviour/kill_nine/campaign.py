@@ -22,8 +22,8 @@ _IN_START_UP: Final = 0.08
 _CLEAN: Final = 0.08
 _LONG: Final = 0.15  # long enough for messages to time out, and for checkpoints to be old
 _LIVES_PER_DRAIN: Final = 25  # at most: a backlog has to grow, and a loss to be found while its traces are fresh
-_DRAIN_STALLED_S: Final = 15.0  # longer than the real nsqd's slowest timers need
-_STOP_S: Final = 20.0
+_DRAIN_STALLED_S: Final = 30.0  # longer than the real nsqd's slowest timers need
+_STOP_S: Final = 60.0
 
 
 @dataclass(frozen=True)

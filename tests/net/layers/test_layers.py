@@ -9,10 +9,10 @@ import pytest
 
 from pynsqd.core.security import Security
 from pynsqd.net.layers.codecs import Deflate
-from pynsqd.net.layers.compression import CompressionLayer
+from pynsqd.net.layers.compression import PIECE, CompressionLayer
 from pynsqd.net.layers.tls import TlsLayer
+from pynsqd.net.turn import RECEIVE_BUFFER
 
-PIECE = 1 << 18
 SLICE = 1 << 16
 
 
@@ -99,6 +99,10 @@ def compressing(slack: int = 0) -> tuple[CompressionLayer, Socket, Above, list[s
 def deflated(data: bytes) -> bytes:
     stream = zlib.compressobj(6, zlib.DEFLATED, -15)
     return stream.compress(data) + stream.flush(zlib.Z_SYNC_FLUSH)
+
+
+def test_a_piece_is_no_more_than_a_read() -> None:
+    assert PIECE <= RECEIVE_BUFFER
 
 
 async def test_one_piece_a_turn_and_nothing_is_read_meanwhile() -> None:
