@@ -28,20 +28,20 @@ class BodyRule:
         elif size <= 0:
             raise FatalClientError(self.code, f"{self.verb} invalid body size {size}")
 
-    def cut_short(self, size: int, batch: list[bytes] | None, left: int) -> FatalClientError:
+    def cut_short(self, size: int, arrived: int, left: int) -> FatalClientError:
         """Return the error for a body that will not come whole.
 
-        ``size`` is its declared size in bytes, -1 if even that is missing; ``batch`` what has come of an MPUB's
-        messages, and ``left`` how many bytes behind them.
+        ``size`` is its declared size in bytes, -1 if even that is missing; ``arrived`` how many messages of an MPUB
+        have come, -1 if not even their number, and ``left`` how many bytes behind them.
         """
         if size < 0:
             return FatalClientError(self.code, f"{self.verb} failed to read {self.size_name}")
         if self is not MPUB:
             return FatalClientError(self.code, f"{self.verb} failed to read {self.body_name}")
-        if batch is None:
+        if arrived < 0:
             return FatalClientError(E_BAD_BODY, "MPUB failed to read message count")
         if left < 4:
-            return FatalClientError(E_BAD_MESSAGE, f"MPUB failed to read message({len(batch)}) body size")
+            return FatalClientError(E_BAD_MESSAGE, f"MPUB failed to read message({arrived}) body size")
         return FatalClientError(E_BAD_MESSAGE, "MPUB failed to read message body")
 
 

@@ -135,8 +135,8 @@ class Channel:
             and self._broker.buffered_bytes < self._broker.memory_bytes
         )
 
-    def put(self, batch: Batch) -> None:
-        """Take a batch that the topic hands to each of its channels."""
+    def put(self, batch: Batch, coming: int = 0) -> None:
+        """Take a batch that the topic hands to each of its channels; as many as ``coming`` messages come behind it."""
         count = batch.count
         self.message_count += count
         if batch.position < 0 or self.ephemeral:
@@ -146,7 +146,7 @@ class Channel:
         else:
             if self._behind_at < 0:
                 self._behind_at = batch.position
-                self._behind_sequence = self.topic.read_limit[1] - count
+                self._behind_sequence = self.topic.read_limit[1] - coming - count
             if self._waiting:
                 self._broker.dirty[self] = None
 

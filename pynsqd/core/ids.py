@@ -65,6 +65,11 @@ class IdGenerator:
         return b"", ids
 
 
+def later_id(one: bytes, ns: int) -> bytes:
+    """Return an id as high as those that are given ``ns`` after ``one``."""
+    return b"%016x" % (int(one, 16) + ((ns >> _TICK_SHIFT) << 22))
+
+
 def ids_from(first_id: bytes, count: int) -> list[bytes]:
     """Return the ids that one ``take`` of ``count`` gave, from the first of them (85 ns an id).
 

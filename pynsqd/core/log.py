@@ -3,7 +3,7 @@
 A *position* is an offset in the log that only grows; one with DEFERRED_BIT set is a place among the deferred messages.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -76,8 +76,8 @@ class TopicLog(Protocol):
         """The bytes of those."""
         ...
 
-    def append(self, batch: Batch, consecutive: bool = True) -> None:
-        """Append a batch for all channels and set its position. Raises StorageError, and nothing was appended."""
+    def append(self, batch: Batch, more: Sequence[Batch] = (), *, consecutive: bool = True) -> None:
+        """Append batches for all channels, and set their positions. Raises StorageError, and nothing was appended."""
         ...
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:

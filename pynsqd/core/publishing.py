@@ -3,15 +3,16 @@
 from typing import TYPE_CHECKING
 
 from pynsqd.core import bodies
+from pynsqd.core.incoming_batch import IncomingBatch
 from pynsqd.wire import encoder
-from pynsqd.wire.decoder import BadMessageSize, BatchOverrun
-from pynsqd.wire.errors import E_BAD_BODY, E_BAD_MESSAGE, E_BAD_TOPIC, FatalClientError, invalid
+from pynsqd.wire.errors import E_BAD_BODY, E_BAD_TOPIC, FatalClientError, invalid
 from pynsqd.wire.names import is_valid_name
 from pynsqd.wire.numbers import ms_to_ns, parse_uint64
 from pynsqd.wire.quote import quote, text
 
 if TYPE_CHECKING:
     from pynsqd.core.session import Session
+    from pynsqd.core.topic import Topic
 
 
 def pub(session: "Session", params: list[bytes], now_ns: int) -> None:
@@ -53,10 +54,7 @@ def _dpub_body(session: "Session", body: bytes, now_ns: int) -> None:
     if not delay_ns:
         _publish(session, name, [body], "DPUB")
         return
-    topic = session.topic(name, "DPUB")
-    session.published[name] = session.published.get(name, 0) + 1
-    session.replies.append(encoder.OK)
-    topic.publish_deferred(body, delay_ns, session, "DPUB")
+    _accept(session, name, 1, "DPUB").publish_deferred(body, delay_ns, session, "DPUB")
 
 
 def mpub(session: "Session", params: list[bytes], now_ns: int) -> None:
@@ -69,41 +67,26 @@ def mpub(session: "Session", params: list[bytes], now_ns: int) -> None:
     session.expect_body(bodies.MPUB, None, name)
 
 
-def read_batch(session: "Session") -> bool:
+def read_batch(session: "Session", now_ns: int) -> bool:
     """Go on with the body of an MPUB as it comes, publish with its last message; tell whether that was there."""
     decoder = session.decoder
-    options = session.broker.options
-    if session.batch is None:
+    batch = session.batch
+    if batch is None:
         count = decoder.int32()
         if count is None:
             return False
-        if not 0 < count <= (options.max_body_size - 4) // 5:
+        if not 0 < count <= (session.broker.options.max_body_size - 4) // 5:
             raise FatalClientError(E_BAD_BODY, f"MPUB invalid message count {count}")
-        session.batch = []
-        session.batch_count = count
-        session.batch_budget = session.body_size - 4
-    messages, count = session.batch, session.batch_count
-    try:
-        session.batch_budget = decoder.messages(messages, count, session.batch_budget, options.max_msg_size)
-    except BadMessageSize as bad:
-        if bad.size > 0:
-            what = f"MPUB message too big {bad.size} > {options.max_msg_size}"
-        else:
-            what = f"MPUB invalid message({bad.index}) body size {bad.size}"
-        raise FatalClientError(E_BAD_MESSAGE, what) from None
-    except BatchOverrun:
-        raise _size_mismatch(session) from None
-    if len(messages) < count:
+        batch = session.batch = IncomingBatch(session.broker, count, session.body_size - 4)
+    if not batch.read(decoder, now_ns):
         return False
-    if session.batch_budget:
-        raise _size_mismatch(session)
     session.body_of = session.batch = None
-    _publish(session, session.body_topic, messages, "MPUB")
+    if not batch.framed:
+        _publish(session, session.body_topic, batch.bodies, "MPUB")
+        return True
+    batch.frame(now_ns)
+    _accept(session, session.body_topic, batch.framed_count, "MPUB").publish_framed(batch.framed, session, "MPUB")
     return True
-
-
-def _size_mismatch(session: "Session") -> FatalClientError:
-    return FatalClientError(E_BAD_BODY, f"MPUB body size {session.body_size} does not match its messages")
 
 
 def _publish(session: "Session", name: str, messages: list[bytes], verb: str) -> None:
@@ -111,6 +94,14 @@ def _publish(session: "Session", name: str, messages: list[bytes], verb: str) ->
     session.published[name] = session.published.get(name, 0) + len(messages)
     session.replies.append(encoder.OK)
     topic.publish(messages, session, verb)
+
+
+def _accept(session: "Session", name: str, count: int, verb: str) -> "Topic":
+    """Answer OK, count ``count`` messages as published, and return their topic."""
+    topic = session.topics.get(name) or session.topic(name, verb)
+    session.published[name] = session.published.get(name, 0) + count
+    session.replies.append(encoder.OK)
+    return topic
 
 
 def topic_name(session: "Session", verb: str, raw: bytes) -> str:

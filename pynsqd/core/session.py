@@ -34,6 +34,7 @@ from pynsqd.wire.quote import text
 
 if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
+    from pynsqd.core.incoming_batch import IncomingBatch
     from pynsqd.core.topic import Topic
     from pynsqd.wire.authorization import Grant
 
@@ -81,8 +82,6 @@ class Session:
         "_upgrade",
         "_upgrading",
         "batch",
-        "batch_budget",
-        "batch_count",
         "body_delay_ns",
         "body_of",
         "body_size",
@@ -118,9 +117,7 @@ class Session:
         self.body_topic = ""
         self.body_delay_ns = 0
         self._take_body: TakeBody | None = None
-        self.batch: list[bytes] | None = None  # the messages of an MPUB so far
-        self.batch_count = 0  # how many there will be
-        self.batch_budget = 0  # how many bytes of the body are left for them
+        self.batch: IncomingBatch | None = None  # the messages of an MPUB so far
         self.closing = False
         self.connect_wall_ns = broker.wall_ns(now_ns)
         self.consumer: Consumer | None = None
@@ -272,7 +269,7 @@ class Session:
             rule.check(size, self.broker.options)
             self.body_size = size
         if self._take_body is None:
-            return read_batch(self)
+            return read_batch(self, now_ns)
         body = self.decoder.take(self.body_size)
         if body is None:
             return False
@@ -285,7 +282,8 @@ class Session:
         if self.body_of is None:
             self.close()
         else:
-            self.fail(self.body_of.cut_short(self.body_size, self.batch, len(self.decoder)))
+            arrived = self.batch.arrived if self.batch else -1
+            self.fail(self.body_of.cut_short(self.body_size, arrived, len(self.decoder)))
 
     # -- for the commands ----------------------------------------------------------------------------------------
 

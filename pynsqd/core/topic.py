@@ -1,6 +1,7 @@
 """A topic: what was published in this turn becomes one batch, goes to the log once, then to every channel. Hot."""
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from pynsqd.core.batch import Batch
@@ -33,6 +34,7 @@ class Topic:
         "_bodies",
         "_broker",
         "_deferred",
+        "_framed",
         "_published",
         "_publishers",
         "_stop",
@@ -68,6 +70,8 @@ class Topic:
         self._bodies: list[bytes] = []
         self._published: dict[int, int] = {}  # see published_ns
         self._publishers: list[Pending] = []
+        # Batches that are framed already, each behind what was published before it.
+        self._framed: list[tuple[list[bytes], list[Pending], list[Batch], Pending]] = []
         self._deferred: list[tuple[bytes, int, Publisher, int, str]] = []
         self._waiting: deque[Batch] = deque()  # of an ephemeral topic
         self._waiting_count = 0
@@ -95,6 +99,12 @@ class Topic:
         self._bodies += bodies
         self._publishers.append((publisher, len(publisher.replies) - 1, verb))
 
+    def publish_framed(self, batches: list[Batch], publisher: Publisher, verb: str) -> None:
+        """Publish messages that Broker.frame has made, all or nothing, at the end of the turn; see ``publish``."""
+        self._broker.publishing.append(self)
+        self._framed.append((self._bodies, self._publishers, batches, (publisher, len(publisher.replies) - 1, verb)))
+        self._bodies, self._publishers = [], []
+
     def publish_deferred(self, body: bytes, delay_ns: int, publisher: Publisher, verb: str) -> None:
         """Publish ``body`` at the end of the turn, to be delivered ``delay_ns`` later and not before."""
         self._deferred.append((body, delay_ns, publisher, len(publisher.replies) - 1, verb))
@@ -105,11 +115,17 @@ class Topic:
         if self._broker.draining:
             self._refuse_all()
             return
+        if self._framed:
+            framed, self._framed = self._framed, []
+            for bodies, publishers, batches, pending in framed:
+                if bodies:
+                    self._commit_batch(self._broker.frame(bodies, wall_ns), (), publishers)
+                self._commit_batch(batches[0], batches[1:], [pending])
         if self._publishers:
             bodies, publishers = self._bodies, self._publishers
             self._bodies, self._publishers = [], []
             if bodies:
-                self._commit_batch(bodies, publishers, wall_ns)
+                self._commit_batch(self._broker.frame(bodies, wall_ns), (), publishers)
         if self._deferred:
             deferred, self._deferred = self._deferred, []
             for body, delay_ns, publisher, reply, verb in deferred:
@@ -117,28 +133,33 @@ class Topic:
 
     def _refuse_all(self) -> None:
         """Drop what the turn has brought: the node takes no more messages."""
-        publishers = self._publishers + [(publisher, reply, verb) for _, _, publisher, reply, verb in self._deferred]
-        self._bodies, self._publishers, self._deferred = [], [], []
+        publishers = [one for _, before, _, pending in self._framed for one in (*before, pending)]
+        publishers += self._publishers
+        publishers += [(publisher, reply, verb) for _, _, publisher, reply, verb in self._deferred]
+        self._bodies, self._publishers, self._framed, self._deferred = [], [], [], []
         self._refuse(publishers, Draining())
 
-    def _commit_batch(self, bodies: list[bytes], publishers: list[Pending], wall_ns: int) -> None:
-        count = len(bodies)
-        prefix, ids = self._broker.ids.take_in_parts(count, wall_ns)
-        batch = Batch(None, message_frames(ids, bodies, wall_ns, prefix), count=count)
-        if self.log is not None and (self.durability != MEMORY or self._must_log(count)):
+    def _commit_batch(self, batch: Batch, more: Sequence[Batch], publishers: list[Pending]) -> None:
+        """Commit a batch and those that were published with it, all or nothing."""
+        coming = batch.count
+        for other in more:
+            coming += other.count
+        if self.log is not None and (self.durability != MEMORY or self._must_log(coming)):
             try:
-                self.log.append(batch)
+                self.log.append(batch, more)
             except StorageError as error:
                 self._refuse(publishers, error)
                 return
             self._appended(publishers)
-        self.message_count += count
-        self.message_bytes += len(batch.frames) - count * MESSAGE_HEADER
-        if self.flowing:
-            for channel in self.channels.values():
-                channel.put(batch)
-        elif self.log is None:
-            self._wait(batch)
+        self.message_count += coming
+        for one in (batch, *more):
+            coming -= one.count
+            self.message_bytes += len(one.frames) - one.count * MESSAGE_HEADER
+            if self.flowing:
+                for channel in self.channels.values():
+                    channel.put(one, coming)
+            elif self.log is None:
+                self._wait(one)
 
     def _commit_deferred(self, body: bytes, due_ns: int, publisher: Pending, wall_ns: int) -> None:
         ids = self._broker.ids.take(1, wall_ns)
@@ -358,7 +379,7 @@ class Topic:
         for name in list(self.channels):
             self.channels.pop(name).close()
             self._broker.note("channel_deleted", self.name, name)
-        self._bodies, self._publishers, self._deferred = [], [], []
+        self._bodies, self._publishers, self._framed, self._deferred = [], [], [], []
         self.deferrals.close(delete=True)
         if self.log is not None:
             self.log.delete()

@@ -2,7 +2,7 @@
 
 import errno
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -116,11 +116,33 @@ class Segment:
 
     # -- append --------------------------------------------------------------------------------------------------
 
-    def append(self, kind: int, flags: int, count: int, sequence: int, payload: bytes) -> int:
-        """Append a record and return its position. Raises StorageError, and then nothing was appended."""
+    def append(
+        self,
+        kind: int,
+        flags: int,
+        count: int,
+        sequence: int,
+        payload: bytes,
+        *,
+        more: Sequence[tuple[int, bytes]] = (),
+    ) -> int:
+        """Append a record of ``count`` messages and return its position.
+
+        With ``more``, (messages, payload), others like it follow in the same write. Raises StorageError, and then
+        nothing was appended.
+        """
         size = self.size or SEGMENT_HEADER_SIZE
         position = self.base + size
-        parts = [pack_record_header(kind, flags, count, sequence, payload, salt=self._salt, position=position), payload]
+        salt = self._salt
+        parts = [pack_record_header(kind, flags, count, sequence, payload, salt=salt, position=position), payload]
+        size += RECORD_HEADER_SIZE + len(payload)
+        for its_count, its_payload in more:
+            sequence += count
+            count = its_count
+            at = self.base + size
+            parts.append(pack_record_header(kind, flags, count, sequence, its_payload, salt=salt, position=at))
+            parts.append(its_payload)
+            size += RECORD_HEADER_SIZE + len(its_payload)
         if not self.size:
             parts.insert(0, pack_segment_header(self._salt, self.base, self.sequence))
         try:
@@ -134,7 +156,7 @@ class Segment:
             self._take_back(descriptor)
             raise files.failure("write", self.path, error) from error
         self.open_flags = files.APPEND
-        self.size = size + RECORD_HEADER_SIZE + len(payload)
+        self.size = size
         return position
 
     def _take_back(self, descriptor: int) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice, pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -131,20 +131,29 @@ class TopicLog:
 
     # -- append --------------------------------------------------------------------------------------------------
 
-    def append(self, batch: Batch, consecutive: bool = True) -> None:
-        """Append a batch and set its position. ``consecutive``: its ids are those of one IdGenerator.take.
+    def append(self, batch: Batch, more: Sequence[Batch] = (), *, consecutive: bool = True) -> None:
+        """Append a batch, and more in the same write, and set their positions.
 
-        Raises StorageError, and then nothing of it was appended.
+        ``consecutive``: the ids of each are those of one IdGenerator.take. Raises StorageError, and then nothing of all
+        that was appended.
         """
         count = batch.count
-        batch.position = self._append(BATCH, CONSECUTIVE if consecutive else 0, count, batch.frames)
-        self.end_sequence += count
+        flags = CONSECUTIVE if consecutive else 0
+        if not more:
+            batch.position = self._append(BATCH, flags, count, batch.frames)
+            self.end_sequence += count
+            return
+        position = self._append(BATCH, flags, count, batch.frames, [(other.count, other.frames) for other in more])
+        for one in (batch, *more):
+            one.position = position
+            position += RECORD_HEADER_SIZE + len(one.frames)
+            self.end_sequence += one.count
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:
         """Append messages that only ``channel`` still owes and return their position. Raises StorageError."""
         return self._append(OWED, 0, count, pack_channel(channel) + frames)
 
-    def _append(self, kind: int, flags: int, count: int, payload: bytes) -> int:
+    def _append(self, kind: int, flags: int, count: int, payload: bytes, more: Sequence[tuple[int, bytes]] = ()) -> int:
         if self._until_timed:
             self._until_timed -= 1
             began_ns = 0
@@ -154,17 +163,19 @@ class TopicLog:
         segment = self._open
         size = RECORD_HEADER_SIZE + len(payload)
         if segment is None or segment.sealed or (segment.size + size > self._max_bytes and segment.size > 32):
-            position = self._append_first(kind, flags, count, payload)
+            position = self._append_first(kind, flags, count, payload, more)
         else:
-            position = segment.append(kind, flags, count, self.end_sequence, payload)
-            self.end = position + size
+            position = segment.append(kind, flags, count, self.end_sequence, payload, more=more)
+            self.end = segment.base + segment.size
             if not segment.unsynced:
                 self._unsynced.add(segment)
         if began_ns:
             self._timings.appends.observe(monotonic_ns() - began_ns)
         return position
 
-    def _append_first(self, kind: int, flags: int, count: int, payload: bytes) -> int:
+    def _append_first(
+        self, kind: int, flags: int, count: int, payload: bytes, more: Sequence[tuple[int, bytes]]
+    ) -> int:
         """Roll: begin a segment with this record."""
         self._open = None  # if this fails the next one is to begin at the same position
         header = SegmentHeader(VERSION, randbits(32), self.end, self.end_sequence)
@@ -173,7 +184,7 @@ class TopicLog:
             files.make_folder(self._folder)
         except OSError as error:
             raise files.failure("mkdir", self._folder, error) from error
-        position = segment.append(kind, flags, count, self.end_sequence, payload)
+        position = segment.append(kind, flags, count, self.end_sequence, payload, more=more)
         self._segments.append(segment)
         self._open = segment
         self.end = segment.end

@@ -377,7 +377,6 @@ class Machine(RuleBasedStateMachine):
     def stop(self) -> None:
         self.lose(list(self.clients))
         self.node.stop()
-        self.note_checkpoint()
         if self.durability == "memory":  # what was in the log already comes behind what was not
             for model in self.channels.values():
                 model.in_order.clear()
@@ -400,10 +399,10 @@ class Machine(RuleBasedStateMachine):
                 held.wait()
                 held.low = 0
         self.node.kill()
-        self.checkpoint()
         self.begin_again()
 
     def begin_again(self) -> None:
+        self.checkpoint()  # as every start does, so that the next life has other ids than this one
         self.restarted = True
         for model in self.channels.values():
             model.timeouts = model.requeues = 0

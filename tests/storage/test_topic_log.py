@@ -625,6 +625,44 @@ def test_short_writes_that_go_on_are_whole(bench: Bench, monkeypatch: pytest.Mon
     assert joined(bench.read_all()) == joined(many)
 
 
+@pytest.mark.parametrize("before", [0, 1, 900])
+def test_batches_in_one_write_are_records_that_follow_each_other(small: Bench, before: int) -> None:
+    """Also where they begin a segment: they stay together, in one that is larger than most."""
+    first = small.batches.new(1, before) if before else None
+    if first:
+        small.append(first)
+    many = [small.batches.new(count, 100) for count in (3, 1, 2)]
+    small.log.append(many[0], many[1:])
+    positions = [batch.position for batch in many]
+    assert positions == sorted(positions)
+    assert len({segment.stat().st_size for segment in small.segments()}) == (2 if before == 900 else 1)
+    for log in (small.log, small.reopen()):
+        assert log.end_sequence == 6 + bool(first)
+        assert log.end == positions[-1] + HEADER + len(many[-1].frames)
+        for batch, sequence in zip(many, (3, 4, 6), strict=True):
+            read, _, behind = log.read(batch.position, batch.position + 1, 1)
+            assert (joined(read), behind) == (joined([batch]), sequence + bool(first))
+
+
+@pytest.mark.parametrize("room", [0, 1, 100, 400, 700])
+def test_batches_in_one_write_are_appended_all_or_not_at_all(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    first = bench.batches.new()
+    bench.append(first)
+    end, sequence = bench.log.end, bench.log.end_sequence
+    many = [bench.batches.new(2, 100) for _ in range(3)]
+    failing = FailingFiles(monkeypatch)
+    failing.full_after(room)
+    with pytest.raises(StorageError, match="no space left on device"):
+        bench.log.append(many[0], many[1:])
+    assert (bench.log.end, bench.log.end_sequence) == (end, sequence)
+    failing.heal()
+    assert joined(bench.read_all()) == joined([first])
+    bench.reopen()
+    assert joined(bench.read_all()) == joined([first])
+
+
 def test_a_folder_that_cannot_be_made(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "topics").write_bytes(b"")
     with pytest.raises(StorageError, match=r"^mkdir .*orders.log: not a directory$"):

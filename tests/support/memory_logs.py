@@ -1,6 +1,6 @@
 """Logs in memory with the behaviour of the ones on disk, for tests of the core. Records stay when a log is reopened."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from pynsqd.core.batch import Batch
 from pynsqd.core.log import DEFERRED_BIT, DeferredRecord, bucket_of
@@ -21,9 +21,10 @@ class MemoryLog:
         self.failing = ""
         self.deleted = False
 
-    def append(self, batch: Batch, consecutive: bool = True) -> None:
-        batch.position = self._append("", batch)
-        self.end_sequence += len(batch.ids)
+    def append(self, batch: Batch, more: Sequence[Batch] = (), *, consecutive: bool = True) -> None:
+        for one in (batch, *more):
+            one.position = self._append("", one)
+            self.end_sequence += len(one.ids)
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:
         ids = [message_id(frame) for frame in split_frames(frames)]

@@ -257,7 +257,7 @@ async def http(
     """Send ``request``, such as "POST /pub?topic=t", on a connection of its own and read the answer to its end.
 
     Nothing is added to ``headers`` but Host and Connection, so a body needs its Content-Length from the caller. Fails
-    if the answer says another length than it has.
+    if the answer says another length than it has. Raises EndOfStream if there is none.
     """
     async with await WireClient.open(address, b"", deadline_s) as client:
         if tls is not None:
@@ -266,6 +266,8 @@ async def http(
         head = "".join(f"{line}\r\n" for line in [f"{request} HTTP/1.1", *map(": ".join, lines.items()), ""])
         await client.send(head.encode("latin-1") + body)
         raw = await client.drain()
+    if b"\r\n\r\n" not in raw:
+        raise anyio.EndOfStream
     head_bytes, _, payload = raw.partition(b"\r\n\r\n")
     status, *fields = head_bytes.decode("latin-1").split("\r\n")
     answer = {name.lower(): value for name, value in (line.split(": ", 1) for line in fields)}
