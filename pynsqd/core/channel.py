@@ -287,14 +287,17 @@ class Channel:
             if not self._count:
                 break
             consumer = waiting.popleft()
+            share = -(-self._count // (len(waiting) + 1))
             window = consumer.window
+            while share > 0 and window > 0:
+                batch = self._take(min(window, share))
+                consumer.deliver(batch, now_ns)
+                share -= batch.count
+                window = consumer.window
             if window > 0:
-                share = -(-self._count // (len(waiting) + 1))
-                consumer.deliver(self._take(min(window, share)), now_ns)
-                if consumer.window > 0:
-                    waiting.append(consumer)
-                    continue
-            consumer.waiting = False
+                waiting.append(consumer)
+            else:
+                consumer.waiting = False
 
     def _take(self, count: int) -> Batch:
         """Take up to ``count`` messages from the first batch: the whole batch as it is, or a cut of it."""
