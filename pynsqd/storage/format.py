@@ -16,6 +16,8 @@ DEFERRED: Final = 3  # payload: due time, channel, message frames
 
 # Flag of a BATCH: its ids follow each other as IdGenerator gives them, see pynsqd.core.ids.ids_from.
 CONSECUTIVE: Final = 1
+# Flag: the next record was published together with this one, all or nothing.
+MORE: Final = 2
 
 SEGMENT_HEADER_SIZE: Final = 32
 RECORD_HEADER_SIZE: Final = 32

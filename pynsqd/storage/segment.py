@@ -10,6 +10,7 @@ from pynsqd.storage import files
 from pynsqd.storage.format import (
     ANY_SALT,
     BATCH,
+    MORE,
     RECORD_HEADER_SIZE,
     RECORD_MAGIC,
     SEGMENT_HEADER_SIZE,
@@ -124,25 +125,25 @@ class Segment:
         sequence: int,
         payload: bytes,
         *,
-        more: Sequence[tuple[int, bytes]] = (),
+        before: Sequence[tuple[int, bytes]] = (),
     ) -> int:
         """Append a record of ``count`` messages and return its position.
 
-        With ``more``, (messages, payload), others like it follow in the same write. Raises StorageError, and then
-        nothing was appended.
+        Others like it may come ``before`` it, (messages, payload), in the same write: the position is that of the
+        first, and a crash leaves all of them or none. Raises StorageError, and then nothing was appended.
         """
         size = self.size or SEGMENT_HEADER_SIZE
-        position = self.base + size
+        first = position = self.base + size
         salt = self._salt
-        parts = [pack_record_header(kind, flags, count, sequence, payload, salt=salt, position=position), payload]
-        size += RECORD_HEADER_SIZE + len(payload)
-        for its_count, its_payload in more:
-            sequence += count
-            count = its_count
-            at = self.base + size
-            parts.append(pack_record_header(kind, flags, count, sequence, its_payload, salt=salt, position=at))
-            parts.append(its_payload)
-            size += RECORD_HEADER_SIZE + len(its_payload)
+        parts: list[bytes] = []
+        for its_count, its_payload in before:
+            head = pack_record_header(
+                kind, flags | MORE, its_count, sequence, its_payload, salt=salt, position=position
+            )
+            parts += head, its_payload
+            sequence += its_count
+            position += RECORD_HEADER_SIZE + len(its_payload)
+        parts += pack_record_header(kind, flags, count, sequence, payload, salt=salt, position=position), payload
         if not self.size:
             parts.insert(0, pack_segment_header(self._salt, self.base, self.sequence))
         try:
@@ -156,8 +157,8 @@ class Segment:
             self._take_back(descriptor)
             raise files.failure("write", self.path, error) from error
         self.open_flags = files.APPEND
-        self.size = size
-        return position
+        self.size = position - self.base + RECORD_HEADER_SIZE + len(payload)
+        return first
 
     def _take_back(self, descriptor: int) -> None:
         """Undo a write that failed half-way; if that fails too, never append here again."""
@@ -276,16 +277,19 @@ class Segment:
         Only that: a record whose bytes are all there, but wrong, is damage; it stays where it is and is reported.
         """
         found = self.last_record()
-        whole = self.base + SEGMENT_HEADER_SIZE
-        if found:
+        while found:
             position, header = found
             whole = position + RECORD_HEADER_SIZE + header.length
-            if whole > self.end:
-                self._cut(position)
-                return
-            if checksum(self.read(whole - header.length, header.length)) != header.payload_crc:
-                self._on_damage(self, position, whole - position, "wrong checksum")
-        left = self.end - whole
+            left = self.end - whole
+            if left >= 0 and not (header.flags & MORE and left < RECORD_HEADER_SIZE):
+                break
+            self._cut(position)
+            found = self.last_record()
+        else:
+            whole = self.base + SEGMENT_HEADER_SIZE
+            left = self.end - whole
+        if found and checksum(self.read(whole - header.length, header.length)) != header.payload_crc:
+            self._on_damage(self, position, whole - position, "wrong checksum")
         if left >= RECORD_HEADER_SIZE:
             self._on_damage(self, whole, left, "no record header")
         elif left:

@@ -143,7 +143,9 @@ class TopicLog:
             batch.position = self._append(BATCH, flags, count, batch.frames)
             self.end_sequence += count
             return
-        position = self._append(BATCH, flags, count, batch.frames, [(other.count, other.frames) for other in more])
+        *before, last = batch, *more
+        payloads = [(one.count, one.frames) for one in before]
+        position = self._append(BATCH, flags, last.count, last.frames, payloads)
         for one in (batch, *more):
             one.position = position
             position += RECORD_HEADER_SIZE + len(one.frames)
@@ -153,7 +155,9 @@ class TopicLog:
         """Append messages that only ``channel`` still owes and return their position. Raises StorageError."""
         return self._append(OWED, 0, count, pack_channel(channel) + frames)
 
-    def _append(self, kind: int, flags: int, count: int, payload: bytes, more: Sequence[tuple[int, bytes]] = ()) -> int:
+    def _append(
+        self, kind: int, flags: int, count: int, payload: bytes, before: Sequence[tuple[int, bytes]] = ()
+    ) -> int:
         if self._until_timed:
             self._until_timed -= 1
             began_ns = 0
@@ -163,9 +167,9 @@ class TopicLog:
         segment = self._open
         size = RECORD_HEADER_SIZE + len(payload)
         if segment is None or segment.sealed or (segment.size + size > self._max_bytes and segment.size > 32):
-            position = self._append_first(kind, flags, count, payload, more)
+            position = self._append_first(kind, flags, count, payload, before)
         else:
-            position = segment.append(kind, flags, count, self.end_sequence, payload, more=more)
+            position = segment.append(kind, flags, count, self.end_sequence, payload, before=before)
             self.end = segment.base + segment.size
             if not segment.unsynced:
                 self._unsynced.add(segment)
@@ -174,7 +178,7 @@ class TopicLog:
         return position
 
     def _append_first(
-        self, kind: int, flags: int, count: int, payload: bytes, more: Sequence[tuple[int, bytes]]
+        self, kind: int, flags: int, count: int, payload: bytes, before: Sequence[tuple[int, bytes]]
     ) -> int:
         """Roll: begin a segment with this record."""
         self._open = None  # if this fails the next one is to begin at the same position
@@ -184,7 +188,7 @@ class TopicLog:
             files.make_folder(self._folder)
         except OSError as error:
             raise files.failure("mkdir", self._folder, error) from error
-        position = segment.append(kind, flags, count, self.end_sequence, payload, more=more)
+        position = segment.append(kind, flags, count, self.end_sequence, payload, before=before)
         self._segments.append(segment)
         self._open = segment
         self.end = segment.end

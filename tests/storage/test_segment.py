@@ -279,6 +279,34 @@ def test_a_torn_append_is_cut_at_every_byte(bench: Bench) -> None:
     assert bench.damage == []
 
 
+def test_what_was_appended_together_is_cut_together(bench: Bench) -> None:
+    bench.append(b"one")
+    bench.segment.append(BATCH, 0, 1, 9, b"last", before=[(1, b"first"), (2, b"second")])
+    whole = bench.path.read_bytes()
+    for size in range(67, len(whole)):
+        bench.segment.close()
+        bench.path.write_bytes(whole[:size])
+        segment = bench.open()
+        segment.recover()
+        assert segment.size == bench.path.stat().st_size == 67
+        assert bench.read() == [b"one"]
+    bench.segment.close()
+    bench.path.write_bytes(whole)
+    segment = bench.open()
+    segment.recover()
+    assert (segment.end_sequence(), bench.read()) == (13, [b"one", b"first", b"second", b"last"])
+    assert bench.damage == []
+
+
+def test_damage_to_the_last_of_what_was_appended_together_costs_no_others(bench: Bench) -> None:
+    bench.segment.append(BATCH, 0, 1, 9, b"last", before=[(1, b"first"), (2, b"second")])
+    bench.change(lambda data: data.__setitem__(-36, 0))  # the magic of its record
+    segment = bench.open()
+    segment.recover()
+    assert bench.read() == [b"first", b"second"]
+    assert [why for _, _, why in bench.damage] == ["no record header"] * 2
+
+
 def test_damage_at_the_end_is_not_cut(bench: Bench) -> None:
     for at, why in ((67, "no record header"), (67 + 33, "wrong checksum")):
         bench.segment.close()

@@ -17,6 +17,8 @@ _OK: Final = b"\0\0\0\6\0\0\0\0OK"
 _HEARTBEAT: Final = b"_heartbeat_"
 _STOPPING: Final = b"failed exiting"  # the cause in the error of a publish that comes while the node stops
 _FAR: Final = 0.01
+_LONG: Final = 0.02
+_LONG_BATCH: Final = 800
 
 
 class Delays:
@@ -39,6 +41,10 @@ class Publisher:
         self._ledger = ledger
         self._topics = topics
         self._delays = delays
+
+    def _most(self) -> int:
+        """Return the most messages of the next batch: mostly few, now and then as many as come in several reads."""
+        return _LONG_BATCH if self._random.random() < _LONG else 12
 
     def _new(self, verb: str, *, most: int = 1, delay_ms: int = 0) -> tuple[Publish, list[bytes]]:
         count = self._random.randint(1, most)
@@ -73,7 +79,7 @@ class TcpPublisher(Publisher):
             publish, (body,) = self._new("PUB")
             words = command(f"PUB {publish.topic}".encode(), body)
         elif kind < 0.75:
-            publish, bodies = self._new("MPUB", most=12)
+            publish, bodies = self._new("MPUB", most=self._most())
             words = mpub(publish.topic.encode(), bodies)
         else:
             delay_ms = self._delays.draw(self._random)
@@ -159,8 +165,8 @@ class HttpPublisher(Publisher):
             publish, (body,) = self._new(f"/pub?defer={delay_ms}", delay_ms=delay_ms)
             return publish, f"/pub?topic={publish.topic}&defer={delay_ms}", body
         if kind < 0.8:
-            publish, bodies = self._new("/mpub", most=12)
+            publish, bodies = self._new("/mpub", most=self._most())
             return publish, f"/mpub?topic={publish.topic}", b"\n".join(bodies)
-        publish, bodies = self._new("/mpub?binary=true", most=12)
+        publish, bodies = self._new("/mpub?binary=true", most=self._most())
         batch = struct.pack(">i", len(bodies)) + b"".join(map(sized, bodies))
         return publish, f"/mpub?topic={publish.topic}&binary=true", batch
