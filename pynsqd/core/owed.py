@@ -67,7 +67,7 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int, ids_ns: int, *, uns
     for channel in topic.channels.values():
         if channel.ephemeral:
             continue
-        cursor = channel.cursor()
+        cursor = channel.backlog.cursor()
         owed = []
         cursors.append(cursor[0])
         for position, ids, frames in channel.owed():
@@ -84,7 +84,7 @@ def describe(topic: "Topic", released_ns: int, wall_ns: int, ids_ns: int, *, uns
             "own_from": channel.deferred.own_from,
             "far": list(channel.deferred.far.items()),
             "owed": owed,
-            "superseded": b"".join(channel.superseded_ahead(cursor[0])),
+            "superseded": b"".join(channel.backlog.superseded_ahead(cursor[0])),
         }
     topic.dropped.forget(min(cursors))
     state = {
@@ -128,13 +128,13 @@ def move_stragglers(topic: "Topic", below: int, most: int) -> None:
 def _stragglers(topic: "Topic", below: int) -> Iterator[tuple[Channel, Batch | Delivery, bytes]]:
     """Yield (channel, what has the position, frames as they will be delivered next) for what lies before ``below``."""
     for channel in topic.channels.values():
-        if channel.ephemeral or channel.in_mid_turn or channel.cursor()[0] < below:
+        if channel.ephemeral or channel.in_mid_turn or channel.backlog.cursor()[0] < below:
             continue  # what it has not been handed out yet is no straggler
         for consumer in channel.consumers:
             for delivery, ids in consumer.in_flight.by_delivery():
                 if 0 <= delivery.position < below:
                     yield channel, delivery, b"".join(next_attempt(delivery.frame(one)) for one in ids)
-        for batch in channel.came_back():
+        for batch in channel.backlog.came_back():
             if 0 <= batch.position < below:
                 yield channel, batch, batch.frames
 
@@ -147,7 +147,7 @@ def keep_in_memory_ones(topic: "Topic") -> None:
     for channel in topic.channels.values():
         if channel.ephemeral:
             continue
-        for batch in channel.in_memory():
+        for batch in channel.backlog.in_memory():
             if batch.position < 0:
                 batch.position = log.append_owed(channel.name, batch.frames, len(batch.ids))
                 batch.fresh = False

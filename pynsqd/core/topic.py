@@ -186,7 +186,7 @@ class Topic:
     def _must_log(self, count: int) -> bool:
         """Tell whether ``count`` new messages go to the log although it is not asked for: some channel has no room."""
         return not self.flowing or not all(
-            channel.has_room(count) for channel in self.channels.values() if not channel.ephemeral
+            channel.backlog.has_room(count) for channel in self.channels.values() if not channel.ephemeral
         )
 
     def _appended(self, publishers: list[Pending]) -> None:

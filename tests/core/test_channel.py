@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.session_wire import Client, Node, S, command, error, mpub
+from tests.support.session_wire import Node, S, command, error
 
 # -- order -----------------------------------------------------------------------------------------------------------
 
@@ -117,6 +117,19 @@ def test_lowering_and_raising_rdy_while_waiting() -> None:
     node.publish(b"c", b"d")
     got = (client.bodies(), other.bodies())
     assert sorted(got) == [[b"c"], [b"d"]]
+
+
+def test_what_is_published_while_nobody_waits_costs_neither_a_delivery_nor_a_checkpoint() -> None:
+    node = Node(durability="memory")
+    client = node.consumer(1)
+    node.publish(b"a")
+    node.checkpoint()
+    node.client().send(command(b"PUB t", b"b"))
+    node.turn()
+    assert node.broker.changed == {}
+    client.send(b"RDY 2\n")
+    node.turn()
+    assert client.bodies() == [b"a", b"b"]
 
 
 # -- pause -----------------------------------------------------------------------------------------------------------
@@ -261,46 +274,3 @@ def test_a_normal_channel_drops_nothing() -> None:
     client.send(b"RDY 500\n")
     node.turn()
     assert client.bodies() == [b"x"] * 70
-
-
-# -- a backlog for many consumers ------------------------------------------------------------------------------------
-
-
-def _behind(consumers: int, body: bytes, count: int, **options: int) -> tuple[Node, list[Client]]:
-    """Return a channel with that many messages in the log only, and consumers that have not said RDY."""
-    node = Node(**({"mem_queue_size": 2000} | options))
-    clients = [node.consumer(0) for _ in range(consumers)]
-    publisher = node.client()
-    for _ in range(count // 20):
-        publisher.send(mpub(b"t", [body] * 20))
-        node.turn()
-    for channel in node.topic().channels.values():
-        channel.resume(0, 0, [], set())
-    return node, clients
-
-
-def test_each_of_many_is_given_enough_to_be_worth_a_write() -> None:
-    node, clients = _behind(50, b"x" * 3000, 6000)
-    for client in clients:
-        client.session.receive(b"RDY 16\n", node.now_ns)
-    node.broker.end_turn(node.now_ns, node.wall_ns)
-    assert {client.session.consumer.message_count for client in clients if client.session.consumer} == {16}
-    assert all(len(client.session.frames) <= 3 for client in clients)
-
-
-def test_no_more_is_read_for_many_than_memory_allows() -> None:
-    node, clients = _behind(50, b"x" * 3000, 6000, mem_queue_bytes=100_000)
-    for client in clients:
-        client.session.receive(b"RDY 16\n", node.now_ns)
-    most = 0
-    read = node.topic().log.read  # type: ignore[union-attr]
-
-    def watched(position: int, stop: int, max_bytes: int) -> object:
-        nonlocal most
-        most = max(most, node.broker.buffered_bytes)
-        return read(position, stop, max_bytes)
-
-    node.topic().log.read = watched  # type: ignore[union-attr, method-assign, assignment]
-    node.broker.end_turn(node.now_ns, node.wall_ns)
-    assert most < 100_000
-    assert sum(client.session.consumer.message_count for client in clients if client.session.consumer) == 800
