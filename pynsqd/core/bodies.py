@@ -1,10 +1,17 @@
 """The commands that carry a body: what its size may be, and the words of what can be wrong with it (PROTOCOL 1.4)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pynsqd.options import Options
 from pynsqd.wire.errors import E_BAD_BODY, E_BAD_MESSAGE, FatalClientError
+
+if TYPE_CHECKING:
+    from pynsqd.core.session import Session
+
+# Takes the body of a command: the session, the body, the time in ns.
+TakeBody = Callable[["Session", bytes, int], None]
 
 
 @dataclass(frozen=True, slots=True)

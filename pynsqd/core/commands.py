@@ -19,7 +19,7 @@ Command = Callable[["Session", list[bytes], int], None]
 
 def identify(session: "Session", params: list[bytes], now_ns: int) -> None:
     """IDENTIFY: what the client is and wants, as JSON in the body."""
-    if session.layered:
+    if session.identity.layered:
         raise invalid("cannot IDENTIFY in current state")
     session.expect_body(bodies.IDENTIFY, _identify_body)
 
@@ -27,10 +27,9 @@ def identify(session: "Session", params: list[bytes], now_ns: int) -> None:
 def _identify_body(session: "Session", body: bytes, now_ns: int) -> None:
     limits = session.broker.limits
     session.identity = negotiate(body, session.identity, limits)
-    session.identified = True
     session.replies.append(encoder.response(answer(session.identity, limits)))
     session.restart_clock(now_ns)
-    if session.identity.tls or session.identity.deflate or session.identity.snappy:
+    if session.identity.layered:
         session.await_upgrade()
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from pynsqd.core.consumer import Consumer
 from pynsqd.core.publishing import topic_name
-from pynsqd.core.transitions import CLOSING, SUBSCRIBED
+from pynsqd.core.transitions import CLOSING, SUBSCRIBED, illegal
 from pynsqd.wire import encoder
 from pynsqd.wire.constants import ID_LENGTH
 from pynsqd.wire.errors import (
@@ -14,6 +14,7 @@ from pynsqd.wire.errors import (
     FatalClientError,
     LimitReached,
     StorageError,
+    failed,
     invalid,
 )
 from pynsqd.wire.names import is_valid_name
@@ -39,7 +40,7 @@ def sub(session: "Session", params: list[bytes], now_ns: int) -> None:
     try:
         channel = session.topic(topic, "SUB", channel_name).channel(channel_name)
     except LimitReached as error:
-        raise FatalClientError(E_SUB_FAILED, f"SUB failed {error}") from None
+        raise failed("SUB", error) from None
     limit = session.broker.options.max_channel_consumers
     if limit and len(channel.consumers) >= limit:
         what = f"SUB failed consumers for {topic}:{channel_name} exceeds limit of {limit}"
@@ -71,12 +72,11 @@ def finish(session: "Session", ids: list[bytes], now_ns: int) -> None:
     """FIN a run of messages; each that is not ours is answered, the others are not held up."""
     consumer = session.consumer
     if consumer is None:
-        raise session.illegal(b"FIN")
+        raise illegal(session.state, b"FIN")
     done = consumer.finish(ids, now_ns)
     while done < len(ids):
         session.replies.append(encoder.error(_not_ours(consumer, "FIN", ids[done]).payload))
-        done += 1
-        ids, done = ids[done:], 0
+        ids = ids[done + 1 :]
         done = consumer.finish(ids, now_ns)
 
 

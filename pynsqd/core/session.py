@@ -3,11 +3,11 @@
 What the commands do is in ``commands`` and the files it names; they take the session.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pynsqd.core.bodies import BodyRule
+from pynsqd.core.bodies import BodyRule, TakeBody
 from pynsqd.core.commands import COMMANDS
 from pynsqd.core.consumer import Consumer
 from pynsqd.core.consuming import finish
@@ -16,7 +16,7 @@ from pynsqd.core.publisher import Failure
 from pynsqd.core.publishing import pub_again, read_batch
 from pynsqd.core.security import Security
 from pynsqd.core.timers import Timer
-from pynsqd.core.transitions import INIT, LEGAL, UNSECURED
+from pynsqd.core.transitions import INIT, LEGAL, UNSECURED, illegal
 from pynsqd.wire import encoder
 from pynsqd.wire.constants import MAGIC_V2
 from pynsqd.wire.decoder import Decoder, LineTooLong
@@ -27,10 +27,9 @@ from pynsqd.wire.errors import (
     FatalClientError,
     LimitReached,
     StorageError,
-    invalid,
+    failed,
 )
-from pynsqd.wire.identify import Identity
-from pynsqd.wire.quote import text
+from pynsqd.wire.identify import unidentified
 
 if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
@@ -38,13 +37,8 @@ if TYPE_CHECKING:
     from pynsqd.core.topic import Topic
     from pynsqd.wire.authorization import Grant
 
-DEFAULT_HEARTBEAT_NS: Final = 30_000_000_000
 # How long half a command, or output that is not read, may stand where there are no heartbeats to say so.
 _PATIENCE_NS: Final = 60_000_000_000
-_DEFAULT_OUTPUT_BUFFER: Final = 16384
-
-# Takes the body of a command: the session, the body, the time in ns.
-TakeBody = Callable[["Session", bytes, int], None]
 
 
 class Peer(Protocol):
@@ -93,9 +87,7 @@ class Session:
         "decoder",
         "frames",
         "grant",
-        "identified",
         "identity",
-        "layered",
         "pub_line",
         "pub_topic",
         "published",
@@ -107,7 +99,6 @@ class Session:
     )
 
     def __init__(self, broker: "Broker", peer: Peer, remote_address: str, now_ns: int) -> None:
-        host = remote_address.rpartition(":")[0].strip("[]") or remote_address
         self.broker = broker
         self._peer: Peer | None = peer
         self.decoder = Decoder()
@@ -124,23 +115,7 @@ class Session:
         self.frames: list[bytes] = []
         self._held: HeldReplies | None = None  # while replies wait for an fsync, or a heartbeat is to leave
         self.grant: Grant | None = None  # what an auth server said
-        self.identified = False
-        self.identity = Identity(
-            client_id=host,
-            hostname=host,
-            user_agent="",
-            heartbeat_interval_ns=DEFAULT_HEARTBEAT_NS,
-            output_buffer_size=_DEFAULT_OUTPUT_BUFFER,
-            output_buffer_timeout_ns=broker.limits.output_buffer_timeout_ns,
-            sample_rate=0,
-            msg_timeout_ns=broker.limits.msg_timeout_ns,
-            negotiated=False,
-            tls=False,
-            deflate=False,
-            deflate_level=0,
-            snappy=False,
-        )
-        self.layered = False  # an upgrade was agreed on
+        self.identity = unidentified(remote_address, broker.limits)
         self.pub_line = b""  # the line of the last PUB, see Decoder.same_again, and its topic
         self.pub_topic = ""
         self.published: dict[str, int] = {}  # topic to messages, for /stats
@@ -209,11 +184,7 @@ class Session:
                 finish(self, ids, now_ns)
                 done = True
                 continue
-            try:
-                line = decoder.line()
-            except LineTooLong:
-                self.close()
-                break
+            line = decoder.line()
             if line is None:
                 break
             self._command(line, now_ns)
@@ -236,21 +207,13 @@ class Session:
         name = params[0]
         legal = LEGAL.get(name)
         if legal is None or self.state not in legal:
-            raise self.illegal(name)
+            raise illegal(self.state, name)
         try:
             COMMANDS[name](self, params, now_ns)
         except FatalClientError:
             raise
         except ClientError as error:
             self.replies.append(encoder.error(error.payload))
-
-    def illegal(self, name: bytes) -> FatalClientError:
-        """Say that a command of this name is not legal now, or never (PROTOCOL 1.2, 1.4)."""
-        if self.state == UNSECURED:
-            return invalid(f"cannot {text(name)} in current state (TLS required)")
-        if name in LEGAL:
-            return invalid(f"cannot {text(name)} in current state")
-        return invalid(f"invalid command {text(name)}")
 
     def expect_body(self, rule: BodyRule, take: TakeBody | None, topic: str = "", delay_ns: int = 0) -> None:
         """Read a body next, and give it to ``take``; without that it is the batch of an MPUB."""
@@ -299,14 +262,14 @@ class Session:
         try:
             return self.broker.topic(name)
         except (StorageError, LimitReached) as error:
-            raise FatalClientError(f"E_{verb}_FAILED", f"{verb} failed {error}") from None
+            raise failed(verb, error) from None
 
     def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
         """An OK did not come true: the client gets the error in its place, and nothing after it."""
         if reply >= len(self.replies):
             return  # an earlier one failed already
         del self.replies[reply:]
-        self.fail(_failure(verb, error))
+        self.fail(failed(verb, error))
 
     def subscribed(self, consumer: Consumer) -> None:
         """The client is a consumer now."""
@@ -342,7 +305,7 @@ class Session:
         if failures:
             reply, verb, error = min(failures, key=itemgetter(0))
             if reply - first < len(replies):  # else an append in the same turn has failed before it
-                replies[reply - first :] = [encoder.error(_failure(verb, error).payload)]
+                replies[reply - first :] = [encoder.error(failed(verb, error).payload)]
                 held.drop_waiting()
                 self.replies.clear()
                 self.close()
@@ -388,7 +351,7 @@ class Session:
 
     def await_upgrade(self) -> None:
         """Read nothing more until ``upgraded``: the answer to IDENTIFY comes first, then what it has agreed on."""
-        self.layered = self._upgrading = True
+        self._upgrading = True
         self._upgrade = self.decoder.drain()
         if self._peer is not None:
             self._peer.pause_reading()
@@ -488,7 +451,3 @@ class Session:
         """Let the connection write."""
         if self._peer is not None:
             self._peer.flush()
-
-
-def _failure(verb: str, error: StorageError) -> FatalClientError:
-    return FatalClientError(f"E_{verb}_FAILED", f"{verb} failed {error}")

@@ -2,6 +2,9 @@
 
 from typing import Final
 
+from pynsqd.wire.errors import FatalClientError, invalid
+from pynsqd.wire.quote import text
+
 # The numbers are those of ``state`` in /stats; 1 and 2 are unused by nsqd too.
 UNSECURED: Final = -1  # TLS is required and has not come; what is in this state is not in /stats
 INIT: Final = 0
@@ -24,3 +27,12 @@ LEGAL: Final[dict[bytes, tuple[int, ...]]] = {
     b"CLS": (SUBSCRIBED,),
     b"NOP": _ANY,
 }
+
+
+def illegal(state: int, name: bytes) -> FatalClientError:
+    """Return the error for a command that is not legal in ``state``, or never (PROTOCOL 1.2, 1.4)."""
+    if state == UNSECURED:
+        return invalid(f"cannot {text(name)} in current state (TLS required)")
+    if name in LEGAL:
+        return invalid(f"cannot {text(name)} in current state")
+    return invalid(f"invalid command {text(name)}")

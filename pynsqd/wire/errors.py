@@ -10,9 +10,6 @@ E_BAD_CHANNEL: Final = "E_BAD_CHANNEL"
 E_BAD_MESSAGE: Final = "E_BAD_MESSAGE"
 E_IDENTIFY_FAILED: Final = "E_IDENTIFY_FAILED"
 E_SUB_FAILED: Final = "E_SUB_FAILED"
-E_FIN_FAILED: Final = "E_FIN_FAILED"
-E_REQ_FAILED: Final = "E_REQ_FAILED"
-E_TOUCH_FAILED: Final = "E_TOUCH_FAILED"
 E_AUTH_DISABLED: Final = "E_AUTH_DISABLED"
 E_AUTH_FAILED: Final = "E_AUTH_FAILED"
 E_AUTH_FIRST: Final = "E_AUTH_FIRST"
@@ -44,6 +41,11 @@ class FatalClientError(ClientError):
 def invalid(description: str) -> FatalClientError:
     """Return the error for a command that is wrong or not allowed now."""
     return FatalClientError(E_INVALID, description)
+
+
+def failed(verb: str, cause: object) -> FatalClientError:
+    """Return the error for a ``verb`` that the node could not carry out, and why."""
+    return FatalClientError(f"E_{verb}_FAILED", f"{verb} failed {cause}")
 
 
 class StorageError(NsqError):

@@ -9,10 +9,12 @@ from pynsqd.wire.errors import E_BAD_BODY, FatalClientError
 from pynsqd.wire.go_json import decode_json, fields
 
 _MS: Final = 1_000_000
+_DEFAULT_HEARTBEAT_NS: Final = 30_000_000_000
 _MIN_HEARTBEAT_MS: Final = 1000
 _MIN_MSG_TIMEOUT_MS: Final = 1000
 _MIN_OUTPUT_BUFFER: Final = 64
 _MAX_SAMPLE_RATE: Final = 99
+_DEFAULT_OUTPUT_BUFFER: Final = 16384
 _DEFAULT_DEFLATE_LEVEL: Final = 6
 _INT32_MAX: Final = 2**31 - 1
 
@@ -54,6 +56,11 @@ class Identity:
     deflate_level: int
     snappy: bool
 
+    @property
+    def layered(self) -> bool:
+        """Whether TLS or compression comes between the socket and the commands."""
+        return self.tls or self.deflate or self.snappy
+
 
 @dataclass(frozen=True, slots=True)
 class _Request:
@@ -75,6 +82,26 @@ class _Request:
 
 
 _KINDS: Final = {name: type(default) for name, default in asdict(_Request()).items()}
+
+
+def unidentified(address: str, limits: Limits) -> Identity:
+    """Return what a client at ``address`` (host:port) is until it says so."""
+    host = address.rpartition(":")[0].strip("[]") or address
+    return Identity(
+        client_id=host,
+        hostname=host,
+        user_agent="",
+        heartbeat_interval_ns=_DEFAULT_HEARTBEAT_NS,
+        output_buffer_size=_DEFAULT_OUTPUT_BUFFER,
+        output_buffer_timeout_ns=limits.output_buffer_timeout_ns,
+        sample_rate=0,
+        msg_timeout_ns=limits.msg_timeout_ns,
+        negotiated=False,
+        tls=False,
+        deflate=False,
+        deflate_level=0,
+        snappy=False,
+    )
 
 
 def negotiate(body: bytes, current: Identity, limits: Limits) -> Identity:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynsqd.wire.errors import FatalClientError
-from pynsqd.wire.identify import Identity, Limits, answer, negotiate
+from pynsqd.wire.identify import Identity, Limits, answer, negotiate, unidentified
 
 MS = 1_000_000
 LIMITS = Limits(
@@ -54,6 +54,19 @@ def _refusal(body: bytes | dict[str, Any], limits: Limits = LIMITS) -> str:
     with pytest.raises(FatalClientError) as caught:
         negotiate(raw, BEFORE, limits)
     return caught.value.payload.decode()
+
+
+@pytest.mark.parametrize(
+    ("address", "host"), [("10.0.0.1:4711", "10.0.0.1"), ("[::1]:4711", "::1"), ("@", "@"), ("", "")]
+)
+def test_until_it_says_so_a_client_is_its_address(address: str, host: str) -> None:
+    assert unidentified(address, LIMITS) == replace(BEFORE, client_id=host, hostname=host)
+
+
+@pytest.mark.parametrize("layer", ["tls", "deflate", "snappy"])
+def test_a_layer_is_one_of_three(layer: str) -> None:
+    assert not BEFORE.layered
+    assert replace(BEFORE, **{layer: True}).layered
 
 
 # -- decoding --------------------------------------------------------------------------------------------------------
