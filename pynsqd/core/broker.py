@@ -9,8 +9,9 @@ from pynsqd.core.changes import Change, ChangeKind
 from pynsqd.core.channel import Channel
 from pynsqd.core.ids import IdGenerator
 from pynsqd.core.log import LogStore
+from pynsqd.core.peer import Peer
 from pynsqd.core.publisher import Pending
-from pynsqd.core.session import Peer, Session
+from pynsqd.core.session import Session
 from pynsqd.core.snapshot import snapshot, storage_snapshot
 from pynsqd.core.stats import BrokerStats, StorageStats
 from pynsqd.core.timers import Timers

@@ -58,7 +58,7 @@ class HeldReplies:
         return self._groups.popleft()
 
     def let_out(self, replies: list[bytes]) -> None:
-        """Let ``replies`` leave with the next write: what has become of the oldest group, or a heartbeat."""
+        """Let ``replies``, what has become of the oldest group, leave with the next write."""
         self._free += replies
 
     def take_free(self) -> list[bytes]:

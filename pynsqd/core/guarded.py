@@ -9,7 +9,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pynsqd.core.authority import Authority, Question
-from pynsqd.core.session import Peer, Session
+from pynsqd.core.peer import Peer
+from pynsqd.core.session import Session
 from pynsqd.wire import encoder
 from pynsqd.wire.authorization import Grant
 from pynsqd.wire.decoder import Decoder
@@ -94,7 +95,7 @@ class GuardedSession(Session):
         self._allowed.clear()
         if grant is not None:
             self._expires_ns = now_ns + grant.ttl_s * 1_000_000_000
-        self._put_deadline_off(now_ns)
+        self.deadlines.put_off(now_ns)
         self.receive(b"", now_ns)
         if self._give_up is None and self._peer is not None:
             if self._ended:
@@ -126,12 +127,8 @@ class GuardedSession(Session):
 
     def _on_timer(self, now_ns: int) -> int:
         if self._give_up is not None:  # it is not the peer who is late
-            self._put_deadline_off(now_ns)
+            self.deadlines.put_off(now_ns)
         return super()._on_timer(now_ns)
-
-    def _put_deadline_off(self, now_ns: int) -> None:
-        interval_ns = self.identity.heartbeat_interval_ns
-        self._read_due_ns = now_ns + 2 * interval_ns if interval_ns else 0
 
     def closed(self) -> None:
         """The connection is gone: nobody waits for the auth server any more."""

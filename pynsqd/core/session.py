@@ -5,17 +5,18 @@ What the commands do is in ``commands`` and the files it names; they take the se
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING
 
 from pynsqd.core.bodies import BodyRule, TakeBody
 from pynsqd.core.commands import COMMANDS
 from pynsqd.core.consumer import Consumer
 from pynsqd.core.consuming import finish
+from pynsqd.core.deadlines import Deadlines
 from pynsqd.core.group_commit import HeldReplies
+from pynsqd.core.peer import Peer
 from pynsqd.core.publisher import Failure
 from pynsqd.core.publishing import pub_again, read_batch
 from pynsqd.core.security import Security
-from pynsqd.core.timers import Timer
 from pynsqd.core.transitions import INIT, LEGAL, UNSECURED, illegal
 from pynsqd.wire import encoder
 from pynsqd.wire.constants import MAGIC_V2
@@ -37,42 +38,20 @@ if TYPE_CHECKING:
     from pynsqd.core.topic import Topic
     from pynsqd.wire.authorization import Grant
 
-# How long half a command, or output that is not read, may stand where there are no heartbeats to say so.
-_PATIENCE_NS: Final = 60_000_000_000
-
-
-class Peer(Protocol):
-    """The connection of a session, as the session sees it."""
-
-    def flush(self) -> None:
-        """Write what ``take_output`` gives and close if the session is closing. Called at the end of a turn."""
-        ...
-
-    def pause_reading(self) -> None:
-        """Call ``receive`` no more, as far as that is possible."""
-        ...
-
-    def resume_reading(self) -> None:
-        """Read again, and flush at the end of this turn."""
-        ...
-
 
 class Session:
     """The protocol state of one connection.
 
     ``receive`` and ``eof`` take what the peer sent. What is to be sent back gathers in ``replies`` (in the order of
-    the commands) and ``frames`` (messages) until ``take_output``, which is only called once the turn is committed.
+    the commands) and ``frames`` (messages, heartbeats) until ``take_output``, which is only called once the turn is
+    committed.
     """
 
     __slots__ = (
-        "_heartbeat_due_ns",
         "_held",
         "_magic",
         "_peer",
-        "_read_due_ns",
         "_take_body",
-        "_timer",
-        "_unread_since_ns",
         "_upgrade",
         "_upgrading",
         "batch",
@@ -84,6 +63,7 @@ class Session:
         "closing",
         "connect_wall_ns",
         "consumer",
+        "deadlines",
         "decoder",
         "frames",
         "grant",
@@ -112,8 +92,9 @@ class Session:
         self.closing = False
         self.connect_wall_ns = broker.wall_ns(now_ns)
         self.consumer: Consumer | None = None
+        self.deadlines = Deadlines(broker.timers, self._on_timer)
         self.frames: list[bytes] = []
-        self._held: HeldReplies | None = None  # while replies wait for an fsync, or a heartbeat is to leave
+        self._held: HeldReplies | None = None  # while replies wait for an fsync
         self.grant: Grant | None = None  # what an auth server said
         self.identity = unidentified(remote_address, broker.limits)
         self.pub_line = b""  # the line of the last PUB, see Decoder.same_again, and its topic
@@ -124,12 +105,8 @@ class Session:
         self.security: Security | None = None  # what TLS has shown
         self.state = UNSECURED if broker.options.tls_required else INIT
         self.topics = broker.topics  # those that need no ``topic`` to publish to
-        self._unread_since_ns = 0
         self._upgrade: bytes | None = None  # what came after an IDENTIFY whose upgrade is due
         self._upgrading = False
-        self._timer = Timer(self._on_timer)
-        self._heartbeat_due_ns = 0
-        self._read_due_ns = 0
         self.restart_clock(now_ns)
 
     # -- input ---------------------------------------------------------------------------------------------------
@@ -150,12 +127,14 @@ class Session:
         except FatalClientError as error:
             self.fail(error)
             return
-        interval_ns = self.identity.heartbeat_interval_ns
-        if not interval_ns:
-            self._limit_half_a_command(done, now_ns)
+        deadlines = self.deadlines
+        if not deadlines.silence_ns:
+            if self.body_of is not None or decoder:
+                deadlines.limit_rest(done, now_ns)
+            else:
+                deadlines.read_due_ns = 0
         elif done:
-            # nsqd sets its deadline before each line, so only a whole command moves it.
-            self._read_due_ns = now_ns + 2 * interval_ns
+            deadlines.read_due_ns = now_ns + deadlines.silence_ns
 
     def eof(self) -> None:
         """The peer will send no more: a body that is cut short is answered, then the connection ends."""
@@ -274,7 +253,7 @@ class Session:
     def subscribed(self, consumer: Consumer) -> None:
         """The client is a consumer now."""
         self.consumer = consumer
-        if self._unread_since_ns:
+        if self.deadlines.unread_since_ns:
             consumer.block()
 
     def unsubscribed(self) -> None:
@@ -283,7 +262,7 @@ class Session:
         self.close()
 
     def send(self, frames: bytes) -> None:
-        """Send messages at the end of the turn."""
+        """Send messages, or a heartbeat, at the end of the turn: behind the replies, and whatever those wait for."""
         self.frames.append(frames)
         self.broker.output[self] = None
 
@@ -335,15 +314,13 @@ class Session:
 
     def pause_writing(self, now_ns: int) -> None:
         """The peer does not read what was written: send it no messages until it does."""
-        self._unread_since_ns = now_ns
-        if not self.identity.heartbeat_interval_ns:
-            self.broker.timers.schedule(self._timer, now_ns + _PATIENCE_NS)
+        self.deadlines.stop_reading(now_ns)
         if self.consumer is not None:
             self.consumer.block()
 
     def resume_writing(self) -> None:
         """The peer reads again."""
-        self._unread_since_ns = 0
+        self.deadlines.unread_since_ns = 0
         if self.consumer is not None and not self.closing:
             self.consumer.unblock()
 
@@ -372,56 +349,21 @@ class Session:
 
     def restart_clock(self, now_ns: int) -> None:
         """Count heartbeats and the read deadline from now (PROTOCOL 1.8)."""
-        interval_ns = self.identity.heartbeat_interval_ns
-        if not interval_ns:
-            self._read_due_ns = 0
-            return
-        self._heartbeat_due_ns = now_ns + interval_ns if self._magic else 0
-        self._read_due_ns = now_ns + 2 * interval_ns
-        self.broker.timers.schedule(self._timer, self._next_due_ns())
-
-    def _limit_half_a_command(self, done: bool, now_ns: int) -> None:
-        """Without heartbeats there is no deadline, but for the rest of a command that has begun."""
-        if self.body_of is None and not self.decoder:
-            self._read_due_ns = 0
-        elif done or not self._read_due_ns:
-            self._read_due_ns = now_ns + _PATIENCE_NS
-            self.broker.timers.schedule(self._timer, self._read_due_ns)
-
-    def _without_heartbeats(self, now_ns: int) -> int:
-        """Do what is due, and return what is next, for a client that wants no heartbeats."""
-        unread_due_ns = self._unread_since_ns + _PATIENCE_NS if self._unread_since_ns else 0
-        if unread_due_ns and now_ns >= unread_due_ns:
-            self.close()
-        elif self._read_due_ns and now_ns >= self._read_due_ns:
-            self._cut_short()
-        else:
-            return min(filter(None, (unread_due_ns, self._read_due_ns)), default=0)
-        return 0
-
-    def _next_due_ns(self) -> int:
-        return min(self._heartbeat_due_ns or self._read_due_ns, self._read_due_ns)
+        self.deadlines.restart(self.identity.heartbeat_interval_ns, now_ns, heartbeats=self._magic)
 
     def _on_timer(self, now_ns: int) -> int:
-        interval_ns = self.identity.heartbeat_interval_ns
+        deadlines = self.deadlines
         if self.closing or self._upgrading:  # an upgrade has its own deadline, and no heartbeats
             return 0
-        if not interval_ns:
-            return self._without_heartbeats(now_ns)
-        if self._unread_since_ns and now_ns - self._unread_since_ns >= interval_ns:
+        if deadlines.unread_too_long(now_ns):
             self.close()
             return 0
-        if self._heartbeat_due_ns and now_ns >= self._heartbeat_due_ns:
-            self._heartbeat_due_ns += interval_ns * ((now_ns - self._heartbeat_due_ns) // interval_ns + 1)
-            if not self._unread_since_ns:
-                if self._held is None:
-                    self._held = HeldReplies()
-                self._held.let_out([encoder.HEARTBEAT])  # replies may have to wait for a slow disk
-                self.broker.output[self] = None
-        if now_ns >= self._read_due_ns:
+        if deadlines.silent_too_long(now_ns):
             self._cut_short()
             return 0
-        return self._next_due_ns()
+        if deadlines.take_heartbeat(now_ns):
+            self.send(encoder.HEARTBEAT)  # not a reply: those may have to wait for a slow disk
+        return deadlines.next_due_ns
 
     def fail(self, error: FatalClientError) -> None:
         """Tell the client what is wrong and close."""
@@ -441,7 +383,7 @@ class Session:
         self._peer = None  # each holds the other, and short connections must not wait for the garbage collector
         self.replies.clear()
         self._held = None
-        self.broker.timers.cancel(self._timer)
+        self.deadlines.cancel()
         self.broker.forget(self)
         if self.consumer is not None:
             consumer, self.consumer = self.consumer, None

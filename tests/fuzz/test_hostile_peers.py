@@ -1,7 +1,7 @@
 """Peers that are slow, deaf, short-lived or gone, on a real node, beside two clients that must not notice.
 
 Deadlines are sped up where an option or IDENTIFY sets them; those that nothing sets are held in the tests of their
-modules (core/test_session_clock, httpapi/test_ingest, runtime/test_http_connection).
+modules (core/test_deadlines, httpapi/test_ingest, runtime/test_http_connection).
 """
 
 import json

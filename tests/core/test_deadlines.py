@@ -69,7 +69,7 @@ def test_heartbeats_missed_are_not_made_up_for() -> None:
     """A node that slept sends one, and goes on in step."""
     client = _identified(1000)
     node = client.node
-    client.session._read_due_ns += 100 * S
+    client.session.deadlines.read_due_ns += 100 * S
     node.clock.advance(ms=5500)
     node.turn()
     assert client.take() == [HEARTBEAT]
@@ -123,6 +123,19 @@ def test_off_and_a_slow_client_that_finishes_its_commands() -> None:
     assert not client.closed
 
 
+def test_off_and_reads_that_always_end_within_a_command() -> None:
+    """Each command has a deadline of its own, so a busy client has none."""
+    client = _identified(-1)
+    client.send(b"N")
+    for _ in range(5):
+        client.node.advance(s=25)
+        client.send(b"OP\nN")
+    client.node.advance(ns=60 * S - 1)
+    assert not client.closed
+    client.node.advance(ns=1)
+    assert client.closed
+
+
 def test_off_and_on_again() -> None:
     client = _identified(-1)
     client.node.advance(s=100)
@@ -136,11 +149,10 @@ def test_off_and_on_again() -> None:
 
 
 def test_a_heartbeat_goes_with_the_replies_of_its_turn() -> None:
-    """Before them: they might have to wait for a disk."""
     client = _identified(1000)
     client.node.clock.advance(s=1)
     writes = client.writes
-    assert client.ask(command(b"PUB t", b"x")) == [HEARTBEAT, OK]
+    assert client.ask(command(b"PUB t", b"x")) == [OK, HEARTBEAT]
     assert client.writes == writes + 1
 
 
@@ -153,7 +165,7 @@ def test_silence_for_two_intervals_closes_without_a_frame() -> None:
     assert client.take() == [HEARTBEAT]
     assert not client.closed
     client.node.advance(ns=1)
-    assert client.take() in ([], [HEARTBEAT])
+    assert client.take() == []
     assert client.closed
 
 
@@ -290,6 +302,18 @@ def test_without_heartbeats_there_is_a_write_deadline_too() -> None:
         client.session.resume_writing()
         client.node.advance(s=30)
     assert not client.closed
+    client.session.pause_writing(client.node.now_ns)
+    client.node.advance(ns=60 * S - 1)
+    assert not client.closed
+    client.node.advance(ns=1)
+    assert client.closed
+
+
+def test_the_write_deadline_outlives_a_read_deadline_that_was_kept() -> None:
+    client = _identified(-1)
+    client.send(b"N")
+    client.node.advance(s=30)
+    client.send(b"OP\n")
     client.session.pause_writing(client.node.now_ns)
     client.node.advance(ns=60 * S - 1)
     assert not client.closed
