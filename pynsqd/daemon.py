@@ -35,7 +35,7 @@ from pynsqd.runtime.metrics import Histogram
 from pynsqd.runtime.version import build_info
 from pynsqd.storage.checkpoint import Checkpoint
 from pynsqd.storage.dirlock import DirLock
-from pynsqd.storage.topic_log import LogStore
+from pynsqd.storage.log_store import LogStore
 from pynsqd.wire import encoder
 from pynsqd.wire.constants import NSQ_VERSION
 from pynsqd.wire.errors import StartupError, StorageError

@@ -1,8 +1,8 @@
-"""The log of one topic: segment files that follow each other. And the logs of all topics of a node."""
+"""The log of one topic: segment files that follow each other."""
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import islice, pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -15,8 +15,6 @@ from pynsqd.core.batch import Batch
 from pynsqd.core.ids import ids_from
 from pynsqd.core.log import DEFERRED_BIT
 from pynsqd.storage import files
-from pynsqd.storage.deferred_store import FILE_NAME as DEFERRED_NAME
-from pynsqd.storage.deferred_store import DeferredStore
 from pynsqd.storage.format import (
     ANY_SALT,
     BATCH,
@@ -35,12 +33,10 @@ from pynsqd.storage.segment import Descriptors, Segment, Unsynced, read_header
 from pynsqd.storage.timings import Timings
 from pynsqd.wire.constants import ID_AT, ID_LENGTH
 from pynsqd.wire.encoder import message_id, split_frames
-from pynsqd.wire.names import is_valid_name
 
 BAD: Final = "bad"
 DEFERRED: Final = "deferred"
 PROBE: Final = "probe"
-_TOPIC_SUFFIX: Final = ".log"
 _SEGMENT_SUFFIX: Final = ".seg"
 _SEGMENT_NAME: Final = re.compile(r"([0-9]{20})\.seg")
 _OURS: Final = (_SEGMENT_SUFFIX, ".def", ".bad", PROBE)
@@ -52,8 +48,6 @@ _FETCH: Final = 1 << 20  # how far behind a position its messages are looked for
 _CHUNK: Final = 1 << 16  # what is read at once when little is expected
 _TIMED_ONE_IN: Final = 8  # appends: to time each takes 0.4 µs, one in eight adds 0.1 to each
 _KEEP: Final = 1 << 20  # an open segment smaller than this is not worth being replaced when all of it was released
-
-Report = Callable[[str, str], None]
 
 
 class TopicLog:
@@ -98,7 +92,7 @@ class TopicLog:
         """Look at the head of every segment file; nothing is touched before all were seen to be of a known version."""
         found = []
         for name, size in files.list_folder(self._folder):
-            base = _segment_base(name)
+            base = segment_base(name)
             if base >= 0 and size >= 0:
                 path = self._folder / name
                 found.append((path, base, size, read_header(path) if size >= SEGMENT_HEADER_SIZE else None))
@@ -373,89 +367,7 @@ class TopicLog:
             self._quarantine.report(str(files.failure("remove", folder, error)))
 
 
-class LogStore:
-    """The logs of a node, in the folder ``topics`` of its data path."""
-
-    def __init__(self, folder: Path, max_bytes_per_file: int, on_damage: Report) -> None:
-        """Keep the logs in data path ``folder``; ``on_damage`` hears, with the topic, of what is wrong with files."""
-        self.timings = Timings()
-        self._descriptors = Descriptors()
-        self._folder = folder / "topics"
-        self._max_bytes = max_bytes_per_file
-        self._on_damage = on_damage
-        self._quarantines: dict[str, Quarantine] = {}  # of logs whose deferred messages are still to be opened
-
-    def topics(self) -> list[str]:
-        """Return the topics that have files. Raises StorageError."""
-        return [topic for topic, paths in self._found().items() if paths]
-
-    def check(self) -> None:
-        """Look at the version of every file of every topic and touch none: to be called before the first ``open``.
-
-        Raises:
-            StartupError: a later release wrote one of them.
-            StorageError: one cannot be opened.
-        """
-        for paths in self._found().values():
-            for path in paths:
-                read_header(path)
-
-    def _found(self) -> dict[str, list[Path]]:
-        """Return the files of each topic."""
-        try:
-            names = [name for name, size in files.list_folder(self._folder) if size < 0]
-            topics = {
-                name.removesuffix(_TOPIC_SUFFIX): self._folder / name for name in names if name.endswith(_TOPIC_SUFFIX)
-            }
-            return {topic: _files_in(folder) for topic, folder in topics.items() if is_valid_name(topic)}
-        except OSError as error:
-            raise files.failure("open", self._folder, error) from error
-
-    def open(self, topic: str, known_end: int = -1, known_sequence: int = 0) -> TopicLog:
-        """Return the log of ``topic`` as it was when its node stopped or died; a new one if there are no files.
-
-        ``known_end`` and ``known_sequence`` are its end and end_sequence at some time before that, as a checkpoint
-        says: should less be left, the log goes on there.
-
-        Raises:
-            StartupError: a later release wrote one of its files; nothing was touched.
-            StorageError: its files cannot be opened.
-        """
-        folder = self._folder / (topic + _TOPIC_SUFFIX)
-        quarantine = self._quarantines[topic] = Quarantine(folder / BAD, topic, self._on_damage)
-        try:
-            return TopicLog(
-                folder,
-                self._max_bytes,
-                self._descriptors,
-                quarantine,
-                self.timings,
-                known_end=known_end,
-                known_sequence=known_sequence,
-            )
-        except OSError as error:
-            raise files.failure("open", folder, error) from error
-
-    def open_deferred(self, topic: str, known_serial: int = 0) -> DeferredStore:
-        """Return the deferred messages of ``topic``; ``known_serial`` is a next_serial of before. Raises as ``open``.
-
-        Its damage counts with that of the log, if that was opened just before.
-        """
-        folder = self._folder / (topic + _TOPIC_SUFFIX)
-        quarantine = self._quarantines.pop(topic, None) or Quarantine(folder / BAD, topic, self._on_damage)
-        try:
-            return DeferredStore(folder / DEFERRED, self._descriptors, quarantine, known_serial)
-        except OSError as error:
-            raise files.failure("open", folder / DEFERRED, error) from error
-
-
-def _files_in(folder: Path) -> list[Path]:
-    segments = [folder / name for name, size in files.list_folder(folder) if size >= 0 and _segment_base(name) >= 0]
-    deferred = folder / DEFERRED
-    return segments + [deferred / name for name, _ in files.list_folder(deferred) if DEFERRED_NAME.fullmatch(name)]
-
-
-def _segment_base(name: str) -> int:
+def segment_base(name: str) -> int:
     """Return the position in the name of a segment file; -1 if it is no such name."""
     match = _SEGMENT_NAME.fullmatch(name)
     base = int(match[1]) if match else -1

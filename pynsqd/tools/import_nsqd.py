@@ -24,8 +24,9 @@ from pynsqd.options import Options
 from pynsqd.storage import files
 from pynsqd.storage.checkpoint import FILE_NAMES, Checkpoint
 from pynsqd.storage.dirlock import DirLock
+from pynsqd.storage.log_store import LogStore
 from pynsqd.storage.metadata import FILE_NAME, ChannelMeta, TopicMeta, save
-from pynsqd.storage.topic_log import LogStore, TopicLog
+from pynsqd.storage.topic_log import TopicLog
 from pynsqd.tools.command import CLEAN, FOUND, Arguments, run
 from pynsqd.tools.diskqueue import DiskQueue, ImportRefusedError
 from pynsqd.tools.progress import Progress

@@ -13,7 +13,7 @@ from pynsqd.storage import metadata
 from pynsqd.storage.checkpoint import FILE_NAMES, Checkpoint
 from pynsqd.storage.dirlock import DirLock
 from pynsqd.storage.format import DEFERRED, OWED, Record, unpack_channel
-from pynsqd.storage.topic_log import LogStore
+from pynsqd.storage.log_store import LogStore
 from pynsqd.tools.command import CLEAN, FOUND, MISUSED, Arguments, MisusedError, run, warn
 from pynsqd.tools.progress import Progress
 from pynsqd.tools.repair import repair

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pynsqd.storage.topic_log import LogStore
+from pynsqd.storage.log_store import LogStore
 from tests.support.session_wire import OK, Client, Node, S, command
 
 _HOUR = 3600 * S

@@ -13,7 +13,7 @@ import pytest
 
 from pynsqd.httpapi.ingest import Ingest
 from pynsqd.net.door import Door
-from pynsqd.storage.topic_log import LogStore
+from pynsqd.storage.log_store import LogStore
 from tests.support.cost import blocks, bytecodes
 from tests.support.session_wire import Client, Node, command, mpub
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pynsqd.storage.topic_log import LogStore
+from pynsqd.storage.log_store import LogStore
 from tests.support.session_wire import Node, S, command
 
 

@@ -16,7 +16,7 @@ from pynsqd.core.log import DEFERRED_BIT, DeferredRecord, bucket_at, bucket_of, 
 from pynsqd.storage import segment
 from pynsqd.storage.deferred_store import DeferredStore
 from pynsqd.storage.format import pack_segment_header
-from pynsqd.storage.topic_log import LogStore
+from pynsqd.storage.log_store import LogStore
 from pynsqd.wire.encoder import split_frames
 from pynsqd.wire.errors import StartupError, StorageError
 from tests.support.batches import WALL_NS, Batches

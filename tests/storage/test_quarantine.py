@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pynsqd.storage import quarantine
+from pynsqd.storage.log_store import LogStore
 from pynsqd.storage.quarantine import Quarantine, set_aside
-from pynsqd.storage.topic_log import LogStore
 from pynsqd.wire.errors import StorageError
 from tests.support.batches import Batches
 from tests.support.failing_files import FailingFiles

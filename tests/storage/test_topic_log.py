@@ -1,6 +1,5 @@
 """The log of a topic: promises P1, P5, P6 and P7 at the level of files."""
 
-import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,8 @@ from hypothesis import strategies as st
 from pynsqd.core.batch import Batch
 from pynsqd.storage import files
 from pynsqd.storage.format import pack_segment_header
-from pynsqd.storage.topic_log import LogStore, TopicLog
+from pynsqd.storage.log_store import LogStore
+from pynsqd.storage.topic_log import TopicLog
 from pynsqd.wire.encoder import split_frames
 from pynsqd.wire.errors import StartupError, StorageError
 from tests.support.batches import Batches, joined
@@ -891,38 +891,3 @@ def test_delete_leaves_foreign_files_and_says_so(small: Bench) -> None:
     small.log.delete()
     assert os.listdir(small.folder) == ["notes.txt"]
     assert small.reports == [(TOPIC, f"remove {small.folder}: directory not empty")]
-
-
-# -- the store ---------------------------------------------------------------------------------------------------
-
-
-def test_topics_are_those_with_files(bench: Bench, tmp_path: Path) -> None:
-    assert bench.store.topics() == []
-    for name in ("a", "..", "b.log", "c"):
-        log = bench.store.open(name)
-        log.append(bench.batches.new())
-        log.close()
-    bench.store.open("never written").close()
-    (tmp_path / "topics" / "empty.log").mkdir()
-    (tmp_path / "topics" / "no valid name!.log").mkdir()
-    (tmp_path / "topics" / "no valid name!.log" / f"{0:020d}.seg").touch()
-    (tmp_path / "topics" / "file.log").touch()
-    (tmp_path / "topics" / "deferred.log" / "deferred").mkdir(parents=True)
-    (tmp_path / "topics" / "deferred.log" / "deferred" / "1.def").touch()
-    assert sorted(bench.store.topics()) == ["..", "a", "b.log", "c", "deferred"]
-    bench.store.check()
-
-
-def test_a_topic_whose_files_cannot_be_read(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench.append(bench.batches.new())
-    failing = FailingFiles(monkeypatch)
-    failing.fail("open_file", errno.EACCES)
-    with pytest.raises(StorageError, match=r"^open .*\.seg: permission denied$"):
-        bench.reopen()
-    with pytest.raises(StorageError, match=r"^open .*\.seg: permission denied$"):
-        bench.store.check()
-    monkeypatch.setattr("pynsqd.storage.files.list_folder", lambda _: (_ for _ in ()).throw(PermissionError(13, "No")))
-    with pytest.raises(StorageError, match=r"^open .*orders\.log: no$"):
-        bench.store.open(TOPIC)
-    with pytest.raises(StorageError, match=r"^open .*topics: no$"):
-        bench.store.topics()

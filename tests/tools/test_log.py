@@ -15,8 +15,8 @@ from pynsqd.core.batch import Batch
 from pynsqd.storage.checkpoint import Checkpoint
 from pynsqd.storage.dirlock import DirLock
 from pynsqd.storage.format import checksum, pack_segment_header
+from pynsqd.storage.log_store import LogStore
 from pynsqd.storage.metadata import TopicMeta, save
-from pynsqd.storage.topic_log import LogStore
 from pynsqd.tools.progress import Progress
 from pynsqd.wire.encoder import split_frames, with_attempts
 from tests.support.batches import Batches

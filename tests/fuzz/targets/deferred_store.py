@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from pynsqd.core.log import DeferredRecord, bucket_of
-from pynsqd.storage.topic_log import LogStore
+from pynsqd.storage.log_store import LogStore
 from pynsqd.wire.encoder import split_frames
 from tests.fuzz.damage import damage
 from tests.fuzz.dice import Dice

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pynsqd.core.batch import Batch
 from pynsqd.storage.format import pack_segment_header
-from pynsqd.storage.topic_log import LogStore, TopicLog
+from pynsqd.storage.log_store import LogStore
+from pynsqd.storage.topic_log import TopicLog
 from pynsqd.wire.encoder import message_id, split_frames
 from tests.fuzz.damage import damage
 from tests.fuzz.dice import Dice
