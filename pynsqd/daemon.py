@@ -119,6 +119,7 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         lock = DirLock(folder)
         stack.callback(lock.release)
         logs_on_disk = LogStore(folder, options.max_bytes_per_file, lambda topic, text: log.error(text, topic=topic))
+        stack.callback(logs_on_disk.close)
         try:
             logs_on_disk.check()
         except StorageError as error:
@@ -167,6 +168,7 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
             stack.callback(https.close)
 
         registry.load(checkpoint.states, logs_on_disk.topics())
+        logs_on_disk.go_on_removing()
         await turn.committed()
         peers = LookupPeers(
             registry.registrations,

@@ -22,5 +22,6 @@ if ! LC_ALL=C cp -al "$from/topics" "$links" 2>"$to/errors" &&
     exit 1
 fi
 rm "$to/errors"
+rm -rf "$links/topics/removed" # what the node is about to unlink
 [ ! -d "$links/topics" ] || cp -Rp "$links/topics" "$to"
 cp -p "$from/pynsqd.meta" "$to"

@@ -361,14 +361,11 @@ class Deferrals:
         if self._store is not None:
             self._store.sync()
 
-    def close(self, *, delete: bool) -> None:
-        """Let go of the files, and remove them if the topic is deleted."""
+    def close(self) -> None:
+        """Let go of the files."""
         self._broker.timers.cancel(self._timer)
         if self._store is not None:
-            if delete:
-                self._store.delete()
-            else:
-                self._store.close()
+            self._store.close()
 
 
 def _count_up(counts: dict[int, int], bucket: int, by: int) -> None:

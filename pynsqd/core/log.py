@@ -121,7 +121,7 @@ class TopicLog(Protocol):
         ...
 
     def delete(self) -> None:
-        """Close and remove the files."""
+        """Close and remove the files, those of the deferred messages too."""
         ...
 
 
@@ -164,10 +164,6 @@ class DeferredStore(Protocol):
 
     def close(self) -> None:
         """Close the files."""
-        ...
-
-    def delete(self) -> None:
-        """Close and remove the files."""
         ...
 
 

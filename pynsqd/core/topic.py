@@ -390,6 +390,6 @@ class Topic:
             self.channels.pop(name).close()
             self._broker.note("channel_deleted", self.name, name)
         self._bodies, self._publishers, self._framed, self._deferred = [], [], [], []
-        self.deferrals.close(delete=True)
+        self.deferrals.close()
         if self.log is not None:
             self.log.delete()

@@ -216,6 +216,6 @@ class Persistence:
         if self._broker.failing:
             self._log.error("stopped with storage that fails", error=self._broker.health)
         for topic in self._broker.topics.values():
-            topic.deferrals.close(delete=False)
+            topic.deferrals.close()
             if topic.log is not None:
                 topic.log.close()

@@ -166,18 +166,13 @@ class DeferredStore:
         """Remove a bucket. A failure is reported, and the next start finds the bucket again."""
         self._last_serial.pop(bucket, None)
         for segment in self._buckets.pop(bucket, []):
-            self._quarantine.remove(segment)
+            self._quarantine.retire(segment)
 
     def close(self) -> None:
         """Close the files."""
         for segments in self._buckets.values():
             for segment in segments:
                 segment.close()
-
-    def delete(self) -> None:
-        """Remove all files."""
-        for bucket in self.buckets():
-            self.drop(bucket)
 
 
 def _recover(segments: list[Segment]) -> int:

@@ -8,12 +8,14 @@ from pynsqd.storage import files
 from pynsqd.storage.deferred_store import FILE_NAME as DEFERRED_NAME
 from pynsqd.storage.deferred_store import DeferredStore
 from pynsqd.storage.quarantine import Quarantine
+from pynsqd.storage.removal import Removal
 from pynsqd.storage.segment import Descriptors, read_header
 from pynsqd.storage.timings import Timings
-from pynsqd.storage.topic_log import BAD, DEFERRED, TopicLog, segment_base
+from pynsqd.storage.topic_log import BAD, DEFERRED, TopicLog, is_ours, segment_base
 from pynsqd.wire.names import is_valid_name
 
 _TOPIC_SUFFIX: Final = ".log"
+_REMOVED: Final = "removed"
 
 Report = Callable[[str, str], None]
 
@@ -22,12 +24,16 @@ class LogStore:
     """The logs of a node, in the folder ``topics`` of its data path."""
 
     def __init__(self, folder: Path, max_bytes_per_file: int, on_damage: Report) -> None:
-        """Keep the logs in data path ``folder``; ``on_damage`` hears, with the topic, of what is wrong with files."""
+        """Keep the logs in data path ``folder``; ``on_damage`` hears, with the topic, of what is wrong with files.
+
+        It is called in another thread too.
+        """
         self.timings = Timings()
         self._descriptors = Descriptors()
         self._folder = folder / "topics"
         self._max_bytes = max_bytes_per_file
         self._on_damage = on_damage
+        self._removal = Removal(self._folder / _REMOVED, is_ours, on_damage)
         self._quarantines: dict[str, Quarantine] = {}  # of logs whose deferred messages are still to be opened
 
     def topics(self) -> list[str]:
@@ -56,6 +62,14 @@ class LogStore:
         except OSError as error:
             raise files.failure("open", self._folder, error) from error
 
+    def go_on_removing(self) -> None:
+        """Remove what a node that was killed had still to remove. For when this one is sure to start."""
+        self._removal.go_on()
+
+    def close(self) -> None:
+        """Remove what is still to be removed, for some seconds at most; the logs are to be closed by themselves."""
+        self._removal.close()
+
     def open(self, topic: str, known_end: int = -1, known_sequence: int = 0) -> TopicLog:
         """Return the log of ``topic`` as it was when its node stopped or died; a new one if there are no files.
 
@@ -67,7 +81,7 @@ class LogStore:
             StorageError: its files cannot be opened.
         """
         folder = self._folder / (topic + _TOPIC_SUFFIX)
-        quarantine = self._quarantines[topic] = Quarantine(folder / BAD, topic, self._on_damage)
+        quarantine = self._quarantines[topic] = self._quarantine(folder, topic)
         try:
             return TopicLog(
                 folder,
@@ -87,11 +101,14 @@ class LogStore:
         Its damage counts with that of the log, if that was opened just before.
         """
         folder = self._folder / (topic + _TOPIC_SUFFIX)
-        quarantine = self._quarantines.pop(topic, None) or Quarantine(folder / BAD, topic, self._on_damage)
+        quarantine = self._quarantines.pop(topic, None) or self._quarantine(folder, topic)
         try:
             return DeferredStore(folder / DEFERRED, self._descriptors, quarantine, known_serial)
         except OSError as error:
             raise files.failure("open", folder / DEFERRED, error) from error
+
+    def _quarantine(self, folder: Path, topic: str) -> Quarantine:
+        return Quarantine(folder / BAD, topic, self._on_damage, self._removal)
 
 
 def _files_in(folder: Path) -> list[Path]:

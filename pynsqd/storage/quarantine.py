@@ -3,24 +3,24 @@
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from threading import Thread
 from typing import Final
 
 from pynsqd.storage import files
+from pynsqd.storage.removal import Removal
 from pynsqd.storage.segment import Segment
 from pynsqd.wire.errors import StorageError
 
 _CHUNK: Final = 1 << 20
-_FREED_AT_ONCE: Final = 1 << 23  # a file below this size is gone in about a millisecond
 
 
 class Quarantine:
     """Counts the damaged places of one topic, reports them and sets their bytes aside. Each place counts once."""
 
-    def __init__(self, folder: Path, topic: str, report: Callable[[str, str], None]) -> None:
+    def __init__(self, folder: Path, topic: str, report: Callable[[str, str], None], removal: Removal) -> None:
         self._folder = folder
         self._known: list[tuple[int, int]] = []
         self._on_report = report
+        self._removal = removal
         self._topic = topic
         self.bytes = 0
         self.records = 0
@@ -41,20 +41,17 @@ class Quarantine:
         if self._count(position, size):
             self.report(f"{size} bytes at position {position} of {folder} are missing and passed over")
 
-    def remove(self, segment: Segment) -> bool:
+    def retire(self, segment: Segment) -> bool:
         """Remove the file of a segment that nobody needs; a failure is reported, and the file is still there.
 
         If some of it could not be read it is set aside instead: it may be read another day.
         """
         segment.close()
+        if not segment.unreadable:
+            return self.remove(segment.path)
         try:
-            if segment.unreadable:
-                files.make_folder(self._folder)
-                files.rename(segment.path, self._unused(segment.path))
-            elif segment.size < _FREED_AT_ONCE:
-                files.unlink(segment.path)
-            else:
-                self._unlink_large(segment.path)
+            files.make_folder(self._folder)
+            files.rename(segment.path, self._unused(segment.path))
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -62,16 +59,14 @@ class Quarantine:
             return False
         return True
 
-    @staticmethod
-    def _unlink_large(path: Path) -> None:
-        """Remove the name, and let another thread wait until the system has freed the blocks: that is done by the close
-        of the last descriptor, and takes 10 ms and more for 100 MB.
-        """
-        descriptor = files.open_file(path, files.READ)
+    def remove(self, path: Path) -> bool:
+        """Remove a file or folder of the topic; a failure is reported, and it is still there, or some of it."""
         try:
-            files.unlink(path)
-        finally:
-            Thread(target=files.close, args=(descriptor,), name="free", daemon=True).start()
+            self._removal.remove(path, self._topic)
+        except OSError as error:
+            self.report(str(files.failure("remove", path, error)))
+            return False
+        return True
 
     def _unused(self, path: Path) -> Path:
         """Return where a file can be put without taking the place of another."""

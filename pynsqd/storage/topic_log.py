@@ -322,7 +322,7 @@ class TopicLog:
             segment = self._segments[0]
             if segment is self._open and not segment.sealed and segment.size < min(_KEEP, self._max_bytes // 2):
                 return
-            if not self._quarantine.remove(segment):
+            if not self._quarantine.retire(segment):
                 return
             if segment is self._open:
                 self._open = None
@@ -352,19 +352,12 @@ class TopicLog:
         self._open = None
         with self._probing:  # or a probe would make the folder anew
             self._deleted = True
-            for folder in (self._folder / DEFERRED, self._folder / BAD, self._folder):
-                self._remove(folder)
+            self._quarantine.remove(self._folder)
 
-    def _remove(self, folder: Path) -> None:
-        try:
-            for name, size in files.list_folder(folder):
-                if size >= 0 and name.endswith(_OURS):
-                    files.unlink(folder / name)
-            files.remove_folder(folder)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            self._quarantine.report(str(files.failure("remove", folder, error)))
+
+def is_ours(name: str, size: int) -> bool:
+    """Tell whether a name in the folder of a topic, or in one of its folders, is the log's; size -1 is a folder."""
+    return name in (BAD, DEFERRED) if size < 0 else name.endswith(_OURS)
 
 
 def segment_base(name: str) -> int:

@@ -85,6 +85,7 @@ def run(data_path: Path, folder: Path) -> None:
     done = subprocess.run([SCRIPT, data_path, folder], capture_output=True, text=True, timeout=90, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert not (data_path / "backup.links").exists()
+    assert not (folder / "topics" / "removed").exists()
 
 
 async def restored(backup: Backup) -> set[bytes]:

@@ -9,6 +9,8 @@ import pytest
 from pynsqd.storage import quarantine
 from pynsqd.storage.log_store import LogStore
 from pynsqd.storage.quarantine import Quarantine, set_aside
+from pynsqd.storage.removal import Removal
+from pynsqd.storage.topic_log import is_ours
 from pynsqd.wire.errors import StorageError
 from tests.support.batches import Batches
 from tests.support.failing_files import FailingFiles
@@ -86,7 +88,8 @@ def test_a_file_that_is_set_aside_takes_nobodys_place(tmp_path: Path, monkeypatc
     log.read(0, log.end, 1 << 20)
     disk.heal()
     (segment,) = log._segments
-    assert Quarantine(aside, "t", lambda _topic, _text: None).remove(segment)
+    removal = Removal(tmp_path, is_ours, lambda _topic, _text: None)
+    assert Quarantine(aside, "t", lambda _topic, _text: None, removal).retire(segment)
     assert not path.exists()
     kept = _kept(aside)
     assert (kept[path.name], kept[f"{path.stem}-1.seg"], kept[f"{path.stem}-2.seg"]) == (b"older", b"old", data)

@@ -4,7 +4,6 @@ import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from queue import SimpleQueue
 from time import monotonic, sleep
 
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pynsqd.core.batch import Batch
-from pynsqd.storage import files
 from pynsqd.storage.format import pack_segment_header
 from pynsqd.storage.log_store import LogStore
 from pynsqd.storage.topic_log import TopicLog
@@ -43,6 +41,10 @@ class Bench:
         self.log = self.store.open(TOPIC, known_end, known_sequence)
         return self.log
 
+    def close(self) -> None:
+        self.log.close()
+        self.store.close()
+
     def append(self, *batches: Batch) -> list[int]:
         for batch in batches:
             self.log.append(batch)
@@ -67,7 +69,7 @@ class Bench:
 def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
-    bench.log.close()
+    bench.close()
 
 
 @pytest.fixture
@@ -75,7 +77,7 @@ def small(tmp_path: Path) -> Iterator[Bench]:
     """Segments of at most 1000 bytes."""
     bench = Bench(tmp_path, 1000)
     yield bench
-    bench.log.close()
+    bench.close()
 
 
 # -- append and read ---------------------------------------------------------------------------------------------
@@ -818,6 +820,7 @@ def test_segments_are_removed_under_an_open_descriptor(small: Bench) -> None:
 def test_a_segment_that_cannot_be_removed_is_tried_again(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     small.append(*[small.batches.new(3, 50) for _ in range(12)])
     failing = FailingFiles(monkeypatch)
+    failing.fail("rename")
     failing.fail("unlink")
     start = small.log.start
     small.log.release(small.log.end)
@@ -829,28 +832,17 @@ def test_a_segment_that_cannot_be_removed_is_tried_again(small: Bench, monkeypat
     assert small.segments() == []
 
 
-@pytest.mark.parametrize("large", [True, False])
-def test_a_large_segment_is_freed_by_another_thread(small: Bench, monkeypatch: pytest.MonkeyPatch, large: bool) -> None:
-    """To free 100 MB takes long enough to be felt by everybody; the name is gone at once, and failures are told."""
-    if large:
-        monkeypatch.setattr("pynsqd.storage.quarantine._FREED_AT_ONCE", 1)
+def test_no_file_is_unlinked_in_the_thread_of_the_log(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To free 100 MB takes long enough to be felt by everybody; the names are gone at once."""
     small.append(*[small.batches.new(3, 50) for _ in range(12)])
-    many = len(small.segments())
-    closed: SimpleQueue[str] = SimpleQueue()
-
-    def closing(descriptor: int) -> None:
-        os.close(descriptor)
-        closed.put(threading.current_thread().name)
-
-    monkeypatch.setattr(files, "close", closing)
-    small.log.release(small.log.end)
-    assert small.segments() == []
-    if large:
-        names = [closed.get(timeout=30) for _ in range(many)]
-        while names.count("free") < many:
-            names.append(closed.get(timeout=30))
-    else:
-        assert "free" not in [closed.get() for _ in range(closed.qsize())]
+    go_on = FailingFiles(monkeypatch).hold("unlink")
+    small.log.release(small.log.end - 1)
+    assert len(small.segments()) == 1
+    small.log.delete()
+    assert not small.folder.exists()
+    go_on.set()
+    small.store.close()
+    assert small.reports == []
 
 
 def test_delete_removes_all_files(small: Bench, tmp_path: Path) -> None:
@@ -859,10 +851,12 @@ def test_delete_removes_all_files(small: Bench, tmp_path: Path) -> None:
         (small.folder / name).parent.mkdir(exist_ok=True)
         (small.folder / name).touch()
     small.log.delete()
-    assert os.listdir(tmp_path / "topics") == []
-    assert small.reports == []
+    assert os.listdir(tmp_path / "topics") == ["removed"]
     small.log.delete()
     assert small.store.open(TOPIC).end == 0
+    small.store.close()
+    assert os.listdir(tmp_path / "topics" / "removed") == []
+    assert small.reports == []
 
 
 def test_a_probe_does_not_make_the_folder_of_a_deleted_topic(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -885,9 +879,20 @@ def test_a_probe_does_not_make_the_folder_of_a_deleted_topic(small: Bench, monke
     assert small.reports == []
 
 
-def test_delete_leaves_foreign_files_and_says_so(small: Bench) -> None:
+def test_delete_leaves_foreign_files_and_says_so(small: Bench, tmp_path: Path) -> None:
     small.append(small.batches.new())
     (small.folder / "notes.txt").touch()
     small.log.delete()
-    assert os.listdir(small.folder) == ["notes.txt"]
-    assert small.reports == [(TOPIC, f"remove {small.folder}: directory not empty")]
+    small.store.close()
+    (left,) = (tmp_path / "topics" / "removed").iterdir()
+    assert os.listdir(left) == ["notes.txt"]
+    assert small.reports == [(TOPIC, f"remove {left}: directory not empty")]
+
+
+def test_a_topic_that_cannot_be_deleted_is_reported(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    small.append(small.batches.new())
+    failing = FailingFiles(monkeypatch)
+    failing.fail("rename")
+    failing.fail("unlink")
+    small.log.delete()
+    assert small.reports == [(TOPIC, f"remove {small.folder}: input/output error")]

@@ -137,9 +137,6 @@ class MemoryDeferred:
 
     def close(self) -> None: ...
 
-    def delete(self) -> None:
-        self.filed.clear()
-
 
 class MemoryLogs:
     """The logs of a node; build a second broker on them to test a restart."""
@@ -149,9 +146,10 @@ class MemoryLogs:
         self.deferred: dict[str, MemoryDeferred] = {}
 
     def open(self, topic: str, known_end: int = -1, known_sequence: int = 0) -> MemoryLog:
-        if topic not in self.logs or self.logs[topic].deleted:
-            self.logs[topic] = MemoryLog()
-        return self.logs[topic]
+        if topic in self.logs and self.logs[topic].deleted:
+            del self.logs[topic]
+            self.deferred.pop(topic, None)
+        return self.logs.setdefault(topic, MemoryLog())
 
     def open_deferred(self, topic: str, known_serial: int = 0) -> MemoryDeferred:
         store = self.deferred.setdefault(topic, MemoryDeferred())
