@@ -5,7 +5,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
 
-from anyio import to_thread
+from anyio import Event
 
 from pynsqd.core.topic import Topic
 from pynsqd.wire.errors import StorageError
@@ -22,6 +22,7 @@ class Fsyncs:
 
     def __init__(self, done: Callable[[Failed], None]) -> None:
         self.busy = False
+        self._ended: Event | None = None  # while somebody waits for the end of what is under way
         self._done = done
         self._loop = asyncio.get_running_loop()
         self._rounds: SimpleQueue[list[Topic] | None] = SimpleQueue()
@@ -41,12 +42,21 @@ class Fsyncs:
     def _end(self, failed: Failed) -> None:
         self.busy = False
         self._done(failed)
+        if self._ended is not None:
+            self._ended.set()
+            self._ended = None
 
-    async def close(self) -> None:
-        """Wait for what is under way, which is done then, and end the thread."""
+    async def idle(self) -> None:
+        """Wait until nothing is under way, nor was begun as soon as that had ended."""
+        while self.busy:
+            self._ended = self._ended or Event()
+            await self._ended.wait()
+
+    def close(self) -> None:
+        """End the thread; not to be called while ``busy``."""
         if self._thread.ident is not None:
             self._rounds.put(None)
-            await to_thread.run_sync(self._thread.join)
+            self._thread.join()
 
 
 def _sync_all(topics: list[Topic]) -> Failed:

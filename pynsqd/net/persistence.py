@@ -198,10 +198,12 @@ class Persistence:
 
     async def close(self) -> None:
         """Write the exact state, memory included, and close all files: nothing comes twice after this."""
-        await self._fsyncs.close()
+        await self._fsyncs.idle()
+        # From here on nothing is awaited, so that nobody asks for another sync.
         for alarm in (self._alarm, self._sync_alarm):
             if alarm is not None:
                 alarm.cancel()
+        self._fsyncs.close()
         for topic in self._broker.topics.values():
             if topic.log is None:
                 continue

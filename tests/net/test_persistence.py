@@ -1,15 +1,46 @@
 """Checkpoints let go of files: stragglers do not pin them, and memory is bounded however far a channel is behind."""
 
 import os
+import threading
+from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
+from time import monotonic, monotonic_ns, time_ns
 
 import anyio
 import pytest
 
+from pynsqd.core.broker import Broker
+from pynsqd.core.publisher import Failure
+from pynsqd.net.persistence import Persistence
+from pynsqd.net.turn import Turn
+from pynsqd.options import Options
 from pynsqd.storage import files
+from pynsqd.storage.checkpoint import Checkpoint
+from pynsqd.storage.log_store import LogStore
+from pynsqd.wire.errors import StorageError
+from tests.httpapi.running import Logs
 from tests.support.nodes import OK, V2, Api, eventually, inside
 from tests.support.wire import command, mpub
+
+
+class _Publisher:
+    """Publishes once and hears what has become of it."""
+
+    def __init__(self, broker: Broker, topic: str) -> None:
+        self.replies = [b"OK"]
+        self.held = False
+        self.settled: list[Sequence[Failure]] = []
+        broker.topic(topic).publish([b"x"], self, "PUB")
+
+    def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
+        raise AssertionError(error)
+
+    def hold(self, first: int) -> None:
+        self.held = True
+
+    def let_go(self, failures: Sequence[Failure]) -> None:
+        self.settled.append(failures)
+
 
 _SEGMENT = 20_000
 _BODIES = [b"x" * 1000] * 50
@@ -143,3 +174,46 @@ async def test_fsyncs_do_not_follow_each_other_without_a_pause(tmp_path: Path, m
 
 async def _done(synced: list[float], after: float) -> bool:
     return bool(synced) and synced[-1] > after
+
+
+async def test_the_end_leaves_no_sync_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is asked for while the node closes is synced by the thread, not the loop, and its publishers hear of it."""
+    begun = threading.Event()
+    go_on = threading.Event()
+    threads = []
+
+    def slow(descriptor: int) -> None:
+        threads.append(threading.current_thread().name)
+        begun.set()
+        assert go_on.wait(60)
+        os.fdatasync(descriptor)
+
+    monkeypatch.setattr(files, "fdatasync", slow)
+    logs, checkpoint = LogStore(tmp_path, 1 << 20, lambda *_: None), Checkpoint(tmp_path)
+    options = Options(durability="fsync", sync_timeout_ns=1000, checkpoint_interval_ns=3600 * 10**9)
+    broker = Broker(options, logs, monotonic_ns(), time_ns())
+    turn = Turn(broker, lambda _: None)
+    persistence = Persistence(broker, checkpoint, Logs().logger, turn.schedule, lambda: None)
+    turn.after_turn = persistence.after_turn
+    publishers = [_Publisher(broker, "t")]
+    await turn.committed()
+    await eventually(begun.is_set)
+    publishers.append(_Publisher(broker, "t"))
+    await turn.committed()
+    async with anyio.create_task_group() as tasks:
+        try:
+            tasks.start_soon(persistence.close)
+            await anyio.wait_all_tasks_blocked()
+            publishers.append(_Publisher(broker, "t"))
+            _Publisher(broker, "log")
+            broker.topic("log").set_durability("log")
+            await turn.committed()
+        finally:
+            go_on.set()
+    assert [(one.held, one.settled) for one in publishers] == [(True, [()])] * 3
+    assert set(threads) == {"fsync"}
+    assert not persistence._fsyncs._thread.is_alive()
+    assert persistence._alarm is not None
+    assert persistence._alarm.cancelled()
+    turn.close()
+    checkpoint.close()
