@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic_ns, time_ns
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import anyio
 
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from pynsqd.runtime.api_keys import ApiKeys
+
+# How long connections stay open at the end for replies that wait for an fsync.
+_LAST_FSYNC_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +223,9 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
             if closing is not None:
                 closing.close()
         broker.close_sessions()
+        await turn.committed()
+        broker.draining = True  # HTTP connections are open yet: what they still bring is refused, not lost
+        await persistence.settle(_LAST_FSYNC_S)
         await turn.committed()
         for session in list(broker.sessions):
             session.closed()

@@ -14,7 +14,7 @@ from pynsqd.core.owed import Standing, describe, keep_in_memory_ones, move_strag
 from pynsqd.core.topic import Topic
 from pynsqd.net.fsyncs import Failed, Fsyncs
 from pynsqd.storage.checkpoint import Checkpoint
-from pynsqd.wire.errors import StorageError
+from pynsqd.wire.errors import Draining, StorageError
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -195,6 +195,17 @@ class Persistence:
                 self._save_metadata()
 
     # -- the end -------------------------------------------------------------------------------------------------
+
+    async def settle(self, seconds: float) -> None:
+        """Wait for the fsync that replies wait for; they leave with the next turn.
+
+        Publishers whose fsync has not come within ``seconds`` get an error, and publish again.
+        """
+        with anyio.move_on_after(seconds):
+            await self._fsyncs.idle()
+        late, self._in_sync, self._waiting = self._in_sync + self._waiting, [], []
+        for group in late:
+            group.settle(dict.fromkeys(self._broker.topics.values(), Draining()))
 
     async def close(self) -> None:
         """Write the exact state, memory included, and close all files: nothing comes twice after this."""

@@ -7,11 +7,12 @@ from typing import Any
 import anyio
 import pytest
 
+from pynsqd import daemon
 from pynsqd.storage import files as files_module
 from tests.support.daemons import Daemon
 from tests.support.failing_files import FailingFiles
-from tests.support.nodes import OK, V2, Api, Inside, eventually, inside, owed_in_checkpoint
-from tests.support.wire import ERROR, command, mpub
+from tests.support.nodes import DEADLINE_S, OK, V2, Api, Inside, eventually, inside, owed_in_checkpoint
+from tests.support.wire import ERROR, WireClient, command, http, mpub
 
 
 async def test_acknowledged_messages_survive_a_kill(tmp_path: Path) -> None:
@@ -220,6 +221,82 @@ async def test_sigterm_while_an_fsync_is_slow(tmp_path: Path, monkeypatch: pytes
         threading.Timer(0.3, go_on.set).start()
     async with inside(tmp_path) as node:
         assert (await node.api.topic())["depth"] == 3
+
+
+async def test_sigterm_lets_the_oks_leave_that_wait_for_an_fsync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of TCP, of HTTP and of a body in chunks, which takes another way; what comes after is refused."""
+    monkeypatch.setattr(daemon, "_LAST_FSYNC_S", 60.0)
+    files = FailingFiles(monkeypatch)
+    answers: list[int] = []
+    async with anyio.create_task_group() as tasks:
+        async with inside(tmp_path, durability="fsync") as node:
+            await node.api.do("/topic/create?topic=t")
+            publisher = await V2.open(node.tcp)
+            idle = await V2.open(node.tcp)
+            http_publisher = await WireClient.open(node.api.address, b"", DEADLINE_S)
+            go_on = files.hold("fdatasync")
+            await publisher.send(command(b"PUB t", b"a"))
+            await eventually(lambda: files.calls["fdatasync"])
+            await publisher.send(command(b"PUB t", b"b"))  # for the next fsync
+            tasks.start_soon(_post, node, "/pub?topic=t", b"c", answers)
+            tasks.start_soon(_post_chunked, node, answers)
+            await eventually(lambda: _has_messages(node.api, 4))
+            tasks.start_soon(_publish_late, idle, http_publisher, go_on)
+        assert [await publisher.frame() for _ in "ab"] == [OK, OK]
+        await publisher.expect_closed()
+        await eventually(lambda: answers == [200, 200])
+        for client in (publisher, idle, http_publisher):
+            await client.close()
+    async with inside(tmp_path) as node:
+        assert (await node.api.topic())["depth"] == 4
+
+
+async def _post_chunked(node: Inside, answers: list[int]) -> None:
+    chunked = {"Transfer-Encoding": "chunked"}
+    answers.append((await http(node.api.address, "POST /pub?topic=t", b"1\r\nd\r\n0\r\n\r\n", headers=chunked)).status)
+
+
+async def _publish_late(idle: V2, http_publisher: WireClient, go_on: threading.Event) -> None:
+    """Publish when the node closes connections, which is what ``idle`` sees, then have the fsync end."""
+    try:
+        await idle.expect_closed()
+        await http_publisher.send(b"POST /pub?topic=t HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\ne")
+        assert b" 503 " in await http_publisher.some()
+    finally:
+        go_on.set()
+
+
+async def test_sigterm_waits_only_so_long_for_an_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then publishers get an error instead of the OK, and can go elsewhere; the messages are kept all the same."""
+    monkeypatch.setattr(daemon, "_LAST_FSYNC_S", 0.01)
+    files = FailingFiles(monkeypatch)
+    answers: list[int] = []
+    async with anyio.create_task_group() as tasks:
+        async with inside(tmp_path, durability="fsync") as node:
+            publisher = await V2.open(node.tcp)
+            go_on = files.hold("fdatasync")
+            await publisher.send(command(b"PUB t", b"a"))
+            await eventually(lambda: files.calls["fdatasync"])
+            await publisher.send(command(b"PUB t", b"b"))
+            await eventually(lambda: _has_messages(node.api, 2))
+            tasks.start_soon(_post, node, "/pub?topic=t", b"c", answers)
+            await eventually(lambda: _has_messages(node.api, 3))
+            tasks.start_soon(_await_refusal, publisher, answers, go_on)
+        await publisher.close()
+    async with inside(tmp_path) as node:
+        assert (await node.api.topic())["depth"] == 3
+
+
+async def _await_refusal(publisher: V2, answers: list[int], go_on: threading.Event) -> None:
+    try:
+        refusal = await publisher.frame()
+        assert (refusal.type, refusal.payload[:12]) == (ERROR, b"E_PUB_FAILED")
+        await publisher.expect_closed()
+        await eventually(lambda: answers == [503])
+    finally:
+        go_on.set()
 
 
 async def test_memory_promises_nothing_after_a_kill_but_all_after_a_stop(tmp_path: Path) -> None:
