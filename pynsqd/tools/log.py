@@ -113,8 +113,8 @@ def _examine(arguments: Namespace, live: bool) -> tuple[dict[str, Any], bool]:
         there = any((folder / name).exists() for name in FILE_NAMES)
         kept["checkpoint"] = "damaged: no file is whole, everything kept will be delivered again" if there else "none"
     try:
-        known = {one.name for one in metadata.load(folder)}
         kept["metadata"] = "ok" if (folder / metadata.FILE_NAME).exists() else "none"
+        known = {one.name for one in metadata.load(folder, lambda text: kept.update(metadata=f"damaged: {text}"))}
     except StartupError as error:
         if "of version" in str(error):
             raise

@@ -118,12 +118,23 @@ async def test_a_disk_that_is_full_of_finished_messages(tmp_path: Path) -> None:
             await eventually(lambda: _is_well(api))
 
 
+def _spoil_metadata(folder: Path) -> None:
+    """Let the metadata be neither appended to nor written anew."""
+    (folder / "pynsqd.meta.tmp").mkdir()
+    (folder / "pynsqd.meta").rename(folder / "aside")
+
+
+def _mend_metadata(folder: Path) -> None:
+    (folder / "aside").rename(folder / "pynsqd.meta")
+    (folder / "pynsqd.meta.tmp").rmdir()
+
+
 async def test_a_topic_made_while_metadata_could_not_be_written(tmp_path: Path) -> None:
     """The node heals by itself: what it acknowledges afterwards is there after a kill."""
     with Daemon("nsqd", data_path=tmp_path) as node:
-        (tmp_path / "pynsqd.meta.tmp").mkdir()  # no new metadata file can be made
+        _spoil_metadata(tmp_path)
         await Api(node.http).post("/topic/create?topic=t")
-        (tmp_path / "pynsqd.meta.tmp").rmdir()
+        _mend_metadata(tmp_path)
         await eventually(lambda: _is_well(Api(node.http)))
         assert (await Api(node.http).post("/pub?topic=t", b"acknowledged")).status == 200
         node.kill()
@@ -136,11 +147,11 @@ async def test_a_channel_made_while_metadata_could_not_be_written(tmp_path: Path
     """What is published to it from then on is acknowledged, so a kill must not take it."""
     with Daemon("nsqd", data_path=tmp_path) as node:
         await Api(node.http).do("/topic/create?topic=t", "/channel/create?topic=t&channel=old")
-        (tmp_path / "pynsqd.meta.tmp").mkdir()
+        _spoil_metadata(tmp_path)
         await Api(node.http).do("/channel/create?topic=t&channel=c")
         assert (await Api(node.http).post("/pub?topic=t", b"acknowledged")).status == 200
         node.kill()
-        (tmp_path / "pynsqd.meta.tmp").rmdir()
+        _mend_metadata(tmp_path)
         node.start()
         assert await Api(node.http).owes() == (1, 0, 0)
         await Api(node.http).do("/channel/delete?topic=t&channel=c")
@@ -150,16 +161,14 @@ async def test_a_channel_made_while_metadata_could_not_be_written(tmp_path: Path
 
 
 async def test_only_what_lasts_is_saved(tmp_path: Path) -> None:
-    (tmp_path / "pynsqd.meta.tmp").mkdir()
     async with inside(tmp_path) as node:
-        (tmp_path / "pynsqd.meta.tmp").rmdir()
-        await eventually(lambda: _is_well(node.api))
-        (tmp_path / "pynsqd.meta.tmp").mkdir()  # from here on saving shows
+        _spoil_metadata(tmp_path)  # from here on saving shows
         await node.api.do("/topic/create?topic=t%23ephemeral", "/channel/create?topic=t%23ephemeral&channel=c")
         await node.api.do("/topic/delete?topic=t%23ephemeral")
         assert await node.api.ping() == (200, b"OK")
         await node.api.do("/topic/create?topic=t")
         assert (await node.api.ping())[0] == 500
+        _mend_metadata(tmp_path)
 
 
 async def test_unwritable_metadata_is_not_well(tmp_path: Path) -> None:

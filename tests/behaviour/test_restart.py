@@ -207,3 +207,31 @@ async def test_what_was_emptied_stays_empty(what: str, tmp_path: Path) -> None:
         assert (await api.topic())["depth"] == 0
         await api.do("/channel/create?topic=t&channel=c")
         assert await api.owes() == (0, 0, 0)
+
+
+async def test_what_was_made_is_there_after_a_kill_that_follows_the_answer(tmp_path: Path) -> None:
+    """By every command that makes topics and channels; and what was deleted or paused is that."""
+    with Daemon("nsqd", data_path=tmp_path) as node:
+        for life in ("one", "two", "three"):
+            api = Api(node.http)
+            async with await V2.open(node.tcp) as client, await V2.open(node.tcp) as subscriber:
+                await api.do(f"/topic/create?topic={life}-created", f"/channel/create?topic={life}-created&channel=c")
+                await api.do(f"/channel/create?topic={life}-created&channel=gone", f"/topic/create?topic={life}-gone")
+                await api.do(f"/channel/delete?topic={life}-created&channel=gone", f"/topic/delete?topic={life}-gone")
+                await api.do(f"/channel/pause?topic={life}-created&channel=c", f"/topic/pause?topic={life}-created")
+                assert (await api.post(f"/pub?topic={life}-post", b"x")).status == 200
+                assert await client.ask(command(f"PUB {life}-pub".encode(), b"x")) == OK
+                assert await client.ask(command(f"DPUB {life}-dpub 600000".encode(), b"x")) == OK
+                assert await client.ask(mpub(f"{life}-mpub".encode(), [b"x"])) == OK
+                assert await subscriber.ask(f"SUB {life}-sub c\n".encode()) == OK
+                node.kill()
+            node.start()
+        shown = (await Api(node.http).stats())["topics"]
+        assert {
+            topic["topic_name"]: (topic["paused"], {one["channel_name"]: one["paused"] for one in topic["channels"]})
+            for topic in shown
+        } == {
+            f"{life}-{how}": (how == "created", {"created": {"c": True}, "sub": {"c": False}}.get(how, {}))
+            for life in ("one", "two", "three")
+            for how in ("created", "post", "pub", "dpub", "mpub", "sub")
+        }

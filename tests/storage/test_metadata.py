@@ -6,7 +6,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from pynsqd.storage.metadata import FILE_NAME, ChannelMeta, TopicMeta, load, save
+from pynsqd.storage.metadata import FILE_NAME, ChannelMeta, TopicMeta, append, load, save
 from pynsqd.wire.errors import StartupError, StorageError
 
 _TOPICS = [
@@ -67,3 +67,49 @@ def test_a_later_version(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(msgpack.packb({"version": 2, "topics": []}))
     with pytest.raises(StartupError, match="is of version 2, this is version 1"):
         load(tmp_path)
+
+
+# -- what is appended
+
+
+def test_changes_come_on_top(tmp_path: Path) -> None:
+    save(tmp_path, _TOPICS)
+    append(tmp_path, [("b", "", TopicMeta("b", True, "log", ())), ("b", "e", ChannelMeta("e", True))], sync_now=False)
+    append(tmp_path, [("a", "c", None), ("n", "", TopicMeta("n", False, "log", ()))], sync_now=True)
+    append(tmp_path, [("n", "", None), ("gone", "c", None), ("gone", "", None)], sync_now=False)
+    assert load(tmp_path) == [
+        TopicMeta("a", True, "fsync", (ChannelMeta("d", False),)),
+        TopicMeta("b", True, "log", (ChannelMeta("e", True),)),
+    ]
+
+
+def _appended(folder: Path) -> tuple[bytes, int, int]:
+    """Save topic s, append u, then v; return the content of the file, and where u and v begin."""
+    begin = save(folder, [TopicMeta("s", False, "log", ())])
+    middle = begin + append(folder, [("u", "", TopicMeta("u", False, "log", ()))], sync_now=False)
+    append(folder, [("v", "", TopicMeta("v", False, "log", ()))], sync_now=False)
+    return (folder / FILE_NAME).read_bytes(), begin, middle
+
+
+def test_an_append_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
+    raw, begin, middle = _appended(tmp_path)
+    for size in range(begin, len(raw)):
+        (tmp_path / FILE_NAME).write_bytes(raw[:size])
+        assert [one.name for one in load(tmp_path, pytest.fail)] == (["s", "u"] if size >= middle else ["s"])
+
+
+def test_damage_costs_what_was_appended_from_there_on(tmp_path: Path) -> None:
+    raw, begin, middle = _appended(tmp_path)
+    said: list[str] = []
+    for at in range(begin, len(raw)):
+        (tmp_path / FILE_NAME).write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
+        assert [one.name for one in load(tmp_path, said.append)] == (["s", "u"] if at >= middle else ["s"])
+    assert said[-1] == f"the last {len(raw) - middle} bytes of {tmp_path / FILE_NAME} are damaged and are left out"
+    (tmp_path / FILE_NAME).write_bytes(raw[:middle] + bytes(len(raw) - middle))  # as a loss of power may leave it
+    assert [one.name for one in load(tmp_path, said.append)] == ["s", "u"]
+
+
+def test_nothing_is_appended_to_a_file_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"write .*: no such file"):
+        append(tmp_path, [("t", "", None)], sync_now=False)
+    assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgpack
 
-from pynsqd.storage.metadata import FILE_NAME, ChannelMeta, TopicMeta, load, save
+from pynsqd.storage.metadata import FILE_NAME, ChannelMeta, TopicMeta, append, load, save
 from pynsqd.wire.errors import StartupError
 from pynsqd.wire.names import is_valid_name
 
@@ -17,6 +17,9 @@ _PATH = _FOLDER / FILE_NAME
 def seeds() -> Iterable[bytes]:
     """Return files as they are written, and documents that are nearly right."""
     save(_FOLDER, [TopicMeta("a", True, "fsync", (ChannelMeta("c", True), ChannelMeta("d#ephemeral", False)))])
+    yield _PATH.read_bytes()
+    append(_FOLDER, [("a", "c", None), ("b", "", TopicMeta("b", False, "log", ()))], sync_now=False)
+    append(_FOLDER, [("b", "e", ChannelMeta("e", True)), ("a", "", None)], sync_now=False)
     yield _PATH.read_bytes()
     save(_FOLDER, [])
     yield _PATH.read_bytes()
