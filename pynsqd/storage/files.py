@@ -33,6 +33,38 @@ def open_file(path: Path, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+class NewFolders:
+    """The folders that were made in one, whose names survive a loss of power only after a ``sync``.
+
+    ``make`` belongs to one thread, ``sync`` to any one at a time. It is one for all topics that are new, where one for
+    each held the loop up for 2.5 ms.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+        self._unsynced = False
+
+    def make(self, folder: Path) -> None:
+        """Make sure that the folder is there, for its owner only (0700). Raises OSError."""
+        try:
+            os.mkdir(folder, 0o700)
+        except FileExistsError:
+            return
+        except FileNotFoundError:
+            make_folder(folder)
+        self._unsynced = True
+
+    def sync(self) -> None:
+        """Make the names of the folders that were made before the call survive a loss of power. Raises OSError."""
+        if self._unsynced:
+            self._unsynced = False
+            try:
+                sync_folder(self._parent)
+            except OSError:
+                self._unsynced = True
+                raise
+
+
 def list_folder(folder: Path) -> list[tuple[str, int]]:
     """Return the names in a folder with their sizes in bytes, sorted; a folder that is not there has none.
 

@@ -31,6 +31,7 @@ class LogStore:
         self.timings = Timings()
         self._descriptors = Descriptors()
         self._folder = folder / "topics"
+        self._folders = files.NewFolders(self._folder)
         self._max_bytes = max_bytes_per_file
         self._on_damage = on_damage
         self._removal = Removal(self._folder / _REMOVED, is_ours, on_damage)
@@ -89,6 +90,7 @@ class LogStore:
                 self._descriptors,
                 quarantine,
                 self.timings,
+                folders=self._folders,
                 known_end=known_end,
                 known_sequence=known_sequence,
             )

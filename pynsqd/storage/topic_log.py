@@ -64,12 +64,14 @@ class TopicLog:
         quarantine: Quarantine,
         timings: Timings,
         *,
+        folders: files.NewFolders,
         known_end: int,
         known_sequence: int,
     ) -> None:
         """Recover the log in ``folder``; see LogStore.open."""
         self._descriptors = descriptors
         self._folder = folder
+        self._folders = folders
         self._max_bytes = max_bytes_per_file
         self._quarantine = quarantine
         self._timings = timings
@@ -179,7 +181,7 @@ class TopicLog:
         header = SegmentHeader(VERSION, randbits(32), self.end, self.end_sequence)
         segment = self._segment(self._folder / f"{self.end:020d}{_SEGMENT_SUFFIX}", header, 0)
         try:
-            files.make_folder(self._folder)
+            self._folders.make(self._folder)
         except OSError as error:
             raise files.failure("mkdir", self._folder, error) from error
         position = segment.append(kind, flags, count, self.end_sequence, payload, before=before)
@@ -194,6 +196,10 @@ class TopicLog:
 
         It may run in another thread, one at a time. After a failure the next append begins a new segment.
         """
+        try:
+            self._folders.sync()
+        except OSError as error:
+            raise files.failure("sync", self._folder.parent, error) from error
         if self._unsynced:
             began_ns = monotonic_ns()
             self._unsynced.sync()

@@ -27,6 +27,24 @@ def test_a_new_folder_is_synced_into_its_parent(tmp_path: Path, monkeypatch: pyt
     assert failing.calls["fsync"] == 2
 
 
+def test_new_folders_are_synced_into_their_parent_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = FailingFiles(monkeypatch)
+    folders = files.NewFolders(tmp_path / "one")
+    folders.make(tmp_path / "one" / "two")  # makes its parent too, which is synced at once
+    before = failing.calls["fsync"]
+    folders.make(tmp_path / "one" / "three")
+    assert failing.calls["fsync"] == before
+    failing.fail("fsync")
+    with pytest.raises(OSError, match="Input/output"):
+        folders.sync()
+    failing.heal()
+    folders.sync()
+    folders.sync()
+    folders.make(tmp_path / "one" / "two")
+    folders.sync()
+    assert failing.calls["fsync"] == before + 1
+
+
 def test_lists_names_with_sizes(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"12345")
     (tmp_path / "a").mkdir()

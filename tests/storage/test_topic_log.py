@@ -705,6 +705,7 @@ def test_appends_reads_and_rolls_go_on_beside_a_slow_sync(small: Bench, monkeypa
     go_on = failing.hold("fdatasync")
     thread = threading.Thread(target=small.log.sync)
     thread.start()
+    failing.wait_for("fdatasync")
     small.append(*many[1:])
     assert joined(small.read_all()) == joined(many)
     go_on.set()

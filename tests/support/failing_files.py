@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from collections.abc import Sequence
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -69,6 +70,13 @@ class FailingFiles:
 
         self._install(name, waiting)
         return go_on
+
+    def wait_for(self, name: str) -> None:
+        """Wait until ``files.<name>`` has been called."""
+        deadline_s = monotonic() + 30
+        while not self.calls[name]:
+            assert monotonic() < deadline_s, f"{name} was not called"
+            sleep(0.001)
 
     def heal(self) -> None:
         """Let everything work again."""
