@@ -132,13 +132,15 @@ class Channel:
         self._returned += messages
         self._broker.dirty[self] = None
 
-    def defer(self, due_ns: int, frame: bytes, position: int) -> None:
-        """Hold a message back that was at ``position``, until ``due_ns``. Raises StorageError."""
-        self.topic.defer(self, due_ns, frame, position)
+    def defer(self, due_ns: int, messages: dict[bytes, Delivery]) -> None:
+        """Hold messages back until ``due_ns``. Raises StorageError."""
+        frames = [next_attempt(delivery.frame(one)) for one, delivery in messages.items()]
+        batch = Batch(list(messages), b"".join(frames), fresh=False)
+        self.topic.defer(self, due_ns, batch, max(delivery.position for delivery in messages.values()))
 
-    def hold(self, due_ns: int, frame: bytes, position: int) -> None:
-        """Keep a deferred message in memory until it is due."""
-        self.deferred.add(due_ns, frame, position)
+    def hold(self, due_ns: int, batch: Batch) -> None:
+        """Keep deferred messages in memory until they are due."""
+        self.deferred.add(due_ns, batch)
         self.timers.schedule(self._timer, due_ns)
 
     def _on_timer(self, now_ns: int) -> int:

@@ -5,9 +5,9 @@ from random import random
 from typing import TYPE_CHECKING
 
 from pynsqd.core.batch import Batch
-from pynsqd.core.in_flight import InFlight
+from pynsqd.core.in_flight import Delivery, InFlight
 from pynsqd.core.timers import Timer
-from pynsqd.wire.encoder import message_id, next_attempt, split_frames, timestamp_ns
+from pynsqd.wire.encoder import message_id, split_frames, timestamp_ns
 
 if TYPE_CHECKING:
     from pynsqd.core.channel import Channel
@@ -120,23 +120,30 @@ class Consumer:
             latency.add(wall_ns - timestamp_ns(delivery.frame(one)), now_ns)
         return len(ids)
 
-    def requeue(self, one: bytes, delay_ns: int, now_ns: int) -> bool:
-        """Give message ``one`` back, to be delivered after ``delay_ns``; False if it is not in flight here.
+    def requeue(self, ids: list[bytes], delay_ns: int, now_ns: int) -> int:
+        """Give ``ids`` back in order, to be delivered after ``delay_ns``; return how many, as ``finish``.
 
-        Raises StorageError if the delay cannot be kept on disk; the message is in flight still.
+        Raises StorageError if the delay cannot be kept on disk; the messages are in flight still.
         """
-        delivery = self.in_flight.entries.get(one)
-        if delivery is None:
-            return False
+        entries = self.in_flight.entries
+        given: dict[bytes, Delivery] = {}
+        for one in ids:
+            delivery = entries.get(one)
+            if delivery is None or one in given:
+                break
+            given[one] = delivery
+        if not given:
+            return 0
         if delay_ns:
-            self.channel.defer(now_ns + delay_ns, next_attempt(delivery.frame(one)), delivery.position)
+            self.channel.defer(now_ns + delay_ns, given)
         else:
-            self.channel.put_back([(one, delivery)])
-        del self.in_flight.entries[one]
-        self.requeue_count += 1
-        self.channel.requeue_count += 1
+            self.channel.put_back(list(given.items()))
+        for one in given:
+            del entries[one]
+        self.requeue_count += len(given)
+        self.channel.requeue_count += len(given)
         self.channel.wake(self)
-        return True
+        return len(given)
 
     def touch(self, one: bytes, now_ns: int, timeout_ns: int) -> bool:
         """Start the timeout of message ``one`` again; False if it is not in flight here."""

@@ -94,12 +94,19 @@ def req(session: "Session", params: list[bytes], now_ns: int) -> None:
     # Out of range is no error here: nsqd brings the delay into the range.
     delay_ns = min(max(ms_to_ns(ms), 0), session.broker.options.max_req_timeout_ns)
     consumer = _consumer(session)
-    try:
-        found = consumer.requeue(one, delay_ns, now_ns)
-    except StorageError as error:
-        raise ClientError("E_REQ_FAILED", f"REQ {text(one)} failed {error}") from None
-    if not found:
-        raise _not_ours(consumer, "REQ", one)
+    ids = [one]
+    if len(params) == 3:  # a consumer that fails gives back all it has: take what follows with the same delay, too
+        ids += session.decoder.ids_between(b"REQ ", b" %b\n" % params[2])
+    while ids:
+        try:
+            done = consumer.requeue(ids, delay_ns, now_ns)
+        except StorageError as error:
+            failed = [ClientError("E_REQ_FAILED", f"REQ {text(one)} failed {error}") for one in ids]
+            done = len(ids)
+        else:
+            failed = [_not_ours(consumer, "REQ", one) for one in ids[done : done + 1]]
+        session.replies += [encoder.error(error.payload) for error in failed]
+        ids = ids[done + 1 :]
 
 
 def touch(session: "Session", params: list[bytes], now_ns: int) -> None:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from pynsqd.core.batch import Batch
 from pynsqd.core.log import READ_AGAIN_NS, DeferredRecord, DeferredStore, bucket_of, bucket_start_ns
 from pynsqd.core.timers import Timer
-from pynsqd.wire.encoder import message_id, split_frames
 from pynsqd.wire.errors import StorageError
 
 if TYPE_CHECKING:
@@ -20,19 +19,20 @@ if TYPE_CHECKING:
     from pynsqd.core.channel import Channel
     from pynsqd.core.topic import Topic
 
-# How many records of a bucket are read in one go, so that a large one does not keep the loop.
+# How many messages of a bucket are read in one go, so that a large one does not keep the loop.
 _LOAD_AT_ONCE: Final = 1000
 _LOAD_PAUSE_NS: Final = 2_000_000
 _NONE: Final[Mapping[tuple[str, bytes], int]] = {}
 
 
 class Deferred:
-    """What one channel holds back: frames by due time, nearest first, and how many lie in buckets beyond."""
+    """What one channel holds back: batches by due time, nearest first, and how many messages lie in buckets beyond."""
 
-    __slots__ = ("_heap", "_serial", "far", "from_serial", "own_from")
+    __slots__ = ("_count", "_heap", "_serial", "far", "from_serial", "own_from")
 
     def __init__(self, from_serial: int, own_from: int) -> None:
-        self._heap: list[tuple[int, int, bytes, int]] = []
+        self._heap: list[tuple[int, int, Batch]] = []
+        self._count = 0  # messages in it
         self._serial = 0
         self.far: dict[int, int] = {}  # bucket to the number of messages that are only on disk
         # What was deferred before is not this channel's, which was not there yet, or emptied: what was published, and
@@ -41,34 +41,39 @@ class Deferred:
         self.own_from = own_from
 
     def __len__(self) -> int:
-        return len(self._heap) + sum(self.far.values())
+        return self._count + sum(self.far.values())
 
-    def add(self, due_ns: int, frame: bytes, position: int) -> None:
-        """Hold ``frame``, which is on disk at ``position`` (-1: nowhere), until ``due_ns``."""
+    def add(self, due_ns: int, batch: Batch) -> None:
+        """Hold ``batch``, whose position is among the deferred messages on disk, until ``due_ns``."""
         self._serial += 1
-        heappush(self._heap, (due_ns, self._serial, frame, position))
+        self._count += batch.count
+        heappush(self._heap, (due_ns, self._serial, batch))
 
     def take_due(self, now_ns: int) -> list[Batch]:
         """Return what is due and let go of it; equal times keep the order in which they came."""
         heap = self._heap
         due = []
         while heap and heap[0][0] <= now_ns:
-            _, _, frame, position = heappop(heap)
-            due.append(Batch([message_id(frame)], frame, position, fresh=False))
+            _, _, batch = heappop(heap)
+            self._count -= batch.count
+            due.append(
+                Batch(batch.ids, batch.frames, batch.position, fresh=False)
+            )  # that one is the other channels' too
         return due
 
     @property
     def next_due_ns(self) -> int:
-        """When the next frame in memory is due, in ns; 0 if there is none."""
+        """When the next batch in memory is due, in ns; 0 if there is none."""
         return self._heap[0][0] if self._heap else 0
 
-    def in_memory(self) -> list[tuple[int, bytes]]:
-        """Return (due_ns, frame) of what is in memory only."""
-        return [(due_ns, frame) for due_ns, _, frame, position in self._heap if position < 0]
+    def in_memory(self) -> list[tuple[int, Batch]]:
+        """Return (due_ns, batch) of what is in memory only."""
+        return [(due_ns, batch) for due_ns, _, batch in self._heap if batch.position < 0]
 
     def clear(self, from_serial: int, own_from: int) -> None:
         """Drop everything; what was published before ``from_serial`` or given back before ``own_from`` is not ours."""
         self._heap.clear()
+        self._count = 0
         self.far.clear()
         self.from_serial = from_serial
         self.own_from = own_from
@@ -88,6 +93,7 @@ class Deferrals:
         "_timer",
         "_topic",
         "_waiting",
+        "_waiting_count",
         "_waiting_far",
         "dropped",
         "waiting_from",
@@ -105,7 +111,8 @@ class Deferrals:
         self.dropped: list[tuple[int, int]] = []  # serials (from, up to) of what was to be for all and is for nobody
         # Published while the topic does not flow, from this serial on: for the channels there will be then.
         self.waiting_from = self.next_serial
-        self._waiting: list[tuple[int, bytes, int]] = []  # due_ns, frame, position
+        self._waiting: list[tuple[int, Batch]] = []  # due_ns, and what is due
+        self._waiting_count = 0  # messages in it
         self._waiting_far: dict[int, int] = {}  # bucket to messages
 
     @property
@@ -121,34 +128,40 @@ class Deferrals:
     @property
     def waiting_count(self) -> int:
         """How many messages wait for the topic to flow."""
-        return len(self._waiting) + sum(self._waiting_far.values())
+        return self._waiting_count + sum(self._waiting_far.values())
 
     # -- messages in ---------------------------------------------------------------------------------------------
 
-    def publish(self, due_ns: int, frame: bytes, *, keep: bool) -> None:
-        """Hold a new message back for every channel. Raises StorageError, and then it is not published."""
-        position, bucket = self._keep("", due_ns, frame, keep=keep)
+    def publish(self, due_ns: int, batch: Batch, *, keep: bool) -> None:
+        """Hold new messages back for every channel. Raises StorageError, and then they are not published."""
+        batch.position, bucket = self._keep("", due_ns, batch, keep=keep)
         if self._topic.flowing:
             for channel in self._topic.channels.values():
-                channel.message_count += 1
-                self._hold(channel, due_ns, frame, position, bucket)
+                channel.message_count += batch.count
+                self._hold(channel, due_ns, batch, bucket)
         elif bucket < 0:
-            if self._store is not None or self._topic.depth < self._broker.memory_limit:  # else as in Topic._wait
-                self._waiting.append((due_ns, frame, position))
+            if self._store is None:  # as in Topic._wait
+                batch = batch.first(min(batch.count, max(0, self._broker.memory_limit - self._topic.depth)))
+            self._wait(due_ns, batch)
         else:
-            _count_up(self._waiting_far, bucket, 1)
+            _count_up(self._waiting_far, bucket, batch.count)
 
-    def requeue(self, channel: "Channel", due_ns: int, frame: bytes, *, keep: bool) -> None:
-        """Hold a message of one channel back. Raises StorageError, and then nothing has changed."""
-        position, bucket = self._keep(channel.name, due_ns, frame, keep=keep)
-        self._hold(channel, due_ns, frame, position, bucket)
+    def requeue(self, channel: "Channel", due_ns: int, batch: Batch, *, keep: bool) -> None:
+        """Hold messages of one channel back. Raises StorageError, and then nothing has changed."""
+        batch.position, bucket = self._keep(channel.name, due_ns, batch, keep=keep)
+        self._hold(channel, due_ns, batch, bucket)
 
-    def _keep(self, channel: str, due_ns: int, frame: bytes, *, keep: bool) -> tuple[int, int]:
-        """Put a message on disk; return its position, and its bucket if that is far, else -1."""
+    def _wait(self, due_ns: int, batch: Batch) -> None:
+        if batch.count:
+            self._waiting.append((due_ns, batch))
+            self._waiting_count += batch.count
+
+    def _keep(self, channel: str, due_ns: int, batch: Batch, *, keep: bool) -> tuple[int, int]:
+        """Put messages on disk; return their position, and their bucket if that is far, else -1."""
         if not keep or self._store is None:
             return -1, -1
         due_wall_ns = self._broker.log_ns(due_ns)
-        position = self._store.append(channel, due_wall_ns, frame, 1)
+        position = self._store.append(channel, due_wall_ns, batch.frames, batch.count)
         bucket = bucket_of(due_wall_ns)
         return position, bucket if self._is_far(bucket) else -1
 
@@ -161,11 +174,11 @@ class Deferrals:
         return True
 
     @staticmethod
-    def _hold(channel: "Channel", due_ns: int, frame: bytes, position: int, bucket: int) -> None:
+    def _hold(channel: "Channel", due_ns: int, batch: Batch, bucket: int) -> None:
         if bucket < 0:
-            channel.hold(due_ns, frame, position)
+            channel.hold(due_ns, batch)
         else:
-            _count_up(channel.deferred.far, bucket, 1)
+            _count_up(channel.deferred.far, bucket, batch.count)
 
     # -- the topic starts and stops to flow ----------------------------------------------------------------------
 
@@ -173,8 +186,8 @@ class Deferrals:
         """Give what waits to the channels there are."""
         for channel in self._topic.channels.values():
             channel.message_count += self.waiting_count
-            for due_ns, frame, position in self._waiting:
-                channel.hold(due_ns, frame, position)
+            for due_ns, batch in self._waiting:
+                channel.hold(due_ns, batch)
             for bucket, count in self._waiting_far.items():
                 _count_up(channel.deferred.far, bucket, count)
         self.stop()
@@ -182,6 +195,7 @@ class Deferrals:
     def stop(self) -> None:
         """Nothing waits; what is published from here on does, if the topic does not flow."""
         self._waiting.clear()
+        self._waiting_count = 0
         self._waiting_far.clear()
         self.waiting_from = self.next_serial
 
@@ -213,13 +227,15 @@ class Deferrals:
             self._loading_from, self._loading_upto = 0, self.next_serial
             self._loading = self._rest_of_bucket()
         try:
-            for _ in range(_LOAD_AT_ONCE):
+            count = 0
+            while count < _LOAD_AT_ONCE:
                 record = next(self._loading, None)
                 if record is None:
                     self._end_load()
                     return now_ns + 1
                 self._place(record, self._loading_bucket)
                 self._loading_from = record.serial + 1
+                count += len(record.ids)
         except StorageError as error:
             self._broker.report_failure(self._topic, error)
             self._loading = self._rest_of_bucket()
@@ -241,16 +257,17 @@ class Deferrals:
     def _place(self, record: DeferredRecord, bucket: int, came_back: Mapping[tuple[str, bytes], int] = _NONE) -> None:
         """Put a record into memory for those who own it, but for what is said to be elsewhere."""
         due_ns = self._broker.from_log_ns(record.due_wall_ns)
-        frames = split_frames(record.frames)
+        batch = Batch(record.ids, record.frames, record.position, fresh=False)
         if self._waits(record):
-            self._waiting += [(due_ns, frame, record.position) for frame in frames]
-            _count_down(self._waiting_far, bucket, len(frames))
+            self._wait(due_ns, batch)
+            _count_down(self._waiting_far, bucket, batch.count)
             return
+        at = record.position
         for channel in self._owners(record):
-            for frame in frames:
-                if came_back.get((channel.name, message_id(frame)), record.position) == record.position:
-                    channel.hold(due_ns, frame, record.position)
-            _count_down(channel.deferred.far, bucket, len(frames))
+            here = [one for one in batch.ids if came_back.get((channel.name, one), at) == at]
+            if here:
+                channel.hold(due_ns, batch.only(here))
+            _count_down(channel.deferred.far, bucket, batch.count)
 
     def _waits(self, record: DeferredRecord) -> bool:
         return not record.channel and not self._topic.flowing and record.serial >= self.waiting_from
@@ -326,16 +343,16 @@ class Deferrals:
         """Put what is only in memory on disk: the node stops. Raises StorageError."""
         if self._store is None:
             return
-        for due_ns, frame, position in self._waiting:
-            if position < 0:
-                _, bucket = self._keep("", due_ns, frame, keep=True)
+        for due_ns, batch in self._waiting:
+            if batch.position < 0:
+                _, bucket = self._keep("", due_ns, batch, keep=True)
                 if bucket >= 0:
-                    _count_up(self._waiting_far, bucket, 1)
+                    _count_up(self._waiting_far, bucket, batch.count)
         for channel in self._topic.channels.values():
-            for due_ns, frame in [] if channel.ephemeral else channel.deferred.in_memory():
-                _, bucket = self._keep(channel.name, due_ns, frame, keep=True)
+            for due_ns, batch in [] if channel.ephemeral else channel.deferred.in_memory():
+                _, bucket = self._keep(channel.name, due_ns, batch, keep=True)
                 if bucket >= 0:
-                    _count_up(channel.deferred.far, bucket, 1)
+                    _count_up(channel.deferred.far, bucket, batch.count)
 
     def release(self, in_use: set[int]) -> None:
         """Drop the buckets whose time is over, but for those that somebody still owes a message of."""

@@ -110,8 +110,9 @@ class Topic:
 
     def publish_deferred(self, body: bytes, delay_ns: int, publisher: Publisher, verb: str) -> None:
         """Publish ``body`` at the end of the turn, to be delivered ``delay_ns`` later and not before."""
+        if not self._deferred:
+            self._broker.publishing.append(self)
         self._deferred.append((body, delay_ns, publisher, len(publisher.replies) - 1, verb))
-        self._broker.publishing.append(self)
 
     def commit(self, now_ns: int, wall_ns: int) -> None:
         """Append what the turn has brought to the log and pass it on; publishers hear of a failure."""
@@ -133,8 +134,13 @@ class Topic:
                 self._commit_batch(self._broker.frame(bodies, wall_ns), (), publishers)
         if self._deferred:
             deferred, self._deferred = self._deferred, []
+            together: dict[int, tuple[list[bytes], list[Pending]]] = {}
             for body, delay_ns, publisher, reply, verb in deferred:
-                self._commit_deferred(body, now_ns + delay_ns, (publisher, reply, verb), wall_ns)
+                bodies, publishers = together.setdefault(delay_ns, ([], []))
+                bodies.append(body)
+                publishers.append((publisher, reply, verb))
+            for delay_ns, (bodies, publishers) in together.items():
+                self._commit_deferred(bodies, now_ns + delay_ns, publishers, wall_ns)
 
     def _refuse_all(self) -> None:
         """Drop what the turn has brought: the node takes no more messages."""
@@ -171,17 +177,19 @@ class Topic:
             elif self.log is None:
                 self._wait(one)
 
-    def _commit_deferred(self, body: bytes, due_ns: int, publisher: Pending, wall_ns: int) -> None:
-        ids = self._broker.ids.take(1, wall_ns)
+    def _commit_deferred(self, bodies: list[bytes], due_ns: int, publishers: list[Pending], wall_ns: int) -> None:
+        """Commit what is due at one time: it is one record, so one write."""
+        ids = self._broker.ids.take(len(bodies), wall_ns)
+        batch = Batch(ids, message_frames(ids, bodies, wall_ns), fresh=False)
         try:
-            self.deferrals.publish(due_ns, message_frames(ids, [body], wall_ns), keep=self.keeps(-1))
+            self.deferrals.publish(due_ns, batch, keep=self.keeps(-1))
         except StorageError as error:
-            self._refuse([publisher], error)
+            self._refuse(publishers, error)
             return
         if self.keeps(-1):
-            self._appended([publisher])
-        self.message_count += 1
-        self.message_bytes += len(body)
+            self._appended(publishers)
+        self.message_count += len(bodies)
+        self.message_bytes += sum(map(len, bodies))
 
     def _must_log(self, count: int) -> bool:
         """Tell whether ``count`` new messages go to the log although it is not asked for: some channel has no room."""
@@ -264,10 +272,10 @@ class Topic:
         """
         return self.log is not None and (position >= 0 or self.durability != MEMORY)
 
-    def defer(self, channel: Channel, due_ns: int, frame: bytes, position: int) -> None:
-        """Hold a message of one channel, from ``position``, back until ``due_ns``. Raises StorageError."""
+    def defer(self, channel: Channel, due_ns: int, batch: Batch, position: int) -> None:
+        """Hold messages of one channel, up to ``position``, back until ``due_ns``. Raises StorageError."""
         keep = not channel.ephemeral and self.keeps(position)
-        self.deferrals.requeue(channel, due_ns, frame, keep=keep)
+        self.deferrals.requeue(channel, due_ns, batch, keep=keep)
         if keep:
             self._appended([])
 

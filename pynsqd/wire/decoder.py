@@ -153,6 +153,34 @@ class Decoder:
         self._pos = end
         return _cut(data, start, count, _FIN_LAYOUT)
 
+    def ids_between(self, begin: bytes, end: bytes) -> list[bytes]:
+        """Take as many lines of ``begin``, a 16-byte id and ``end``, newline included, as follow each other.
+
+        Both have one space, and there are no others. As ``fin_run``; a run that goes on is looked at in larger pieces.
+        """
+        data = self._data
+        if not data.startswith(begin, self._pos):
+            return []
+        id_at = len(begin)
+        stride = id_at + ID_LENGTH + len(end)
+        columns = [*enumerate(begin), *enumerate(end, id_at + ID_LENGTH)]
+        ids: list[bytes] = []
+        most = _SHORTEST_RUN
+        while True:
+            start = self._pos
+            count = min((len(data) - start) // stride, most)
+            for column, expected in columns:
+                found = data[start + column : start + count * stride : stride]
+                count -= len(found.lstrip(bytes((expected,))))
+            stop = start + count * stride
+            if data.count(b"\n", start, stop) != count or data.count(b" ", start, stop) != 2 * count:
+                return ids  # something odd is left for ``line``
+            ids += _cut(data, start, count, (id_at, ID_LENGTH, len(end)))
+            self._pos = stop
+            if count < most:
+                return ids
+            most *= 4
+
     def same_again(self, line: bytes, max_size: int) -> bytes | None:
         """Take a whole command that begins with ``line``, newline included, and return its body.
 

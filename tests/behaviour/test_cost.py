@@ -109,7 +109,7 @@ def test_a_requeue(node: Node) -> None:
         consumer.session.receive(requeue, node.now_ns)
         _end(node, consumer)
 
-    assert _cost(work, BATCH) <= 433 * TOLERANCE
+    assert _cost(work, BATCH) <= 154 * TOLERANCE
 
 
 @counted
@@ -122,7 +122,7 @@ def test_a_deferred_message(node: Node) -> None:
         client.session.receive(dpub, node.now_ns)
         _end(node, client)
 
-    assert _cost(work, BATCH) <= 1204 * TOLERANCE
+    assert _cost(work, BATCH) <= 532 * TOLERANCE
 
 
 class _Turn:

@@ -6,45 +6,50 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pynsqd.core.batch import Batch
 from pynsqd.core.deferred import Deferred
 from pynsqd.core.log import DeferredRecord
-from pynsqd.wire.encoder import message_frames, message_id
+from pynsqd.wire.encoder import message_frames
 from pynsqd.wire.errors import StorageError
-from tests.support.memory_logs import MemoryDeferred
+from tests.support.memory_logs import MemoryDeferred, MemoryLogs
 from tests.support.session_wire import MS, OK, Client, FailingLogs, Node, S, command, error
 
 # One bucket is 69 s; what is due more than two of them ahead is far.
 NEAR_S, FAR_S = 30, 600
 
 
-def _frame(number: int) -> bytes:
-    return message_frames([b"%016x" % number], [b"x"], 1)
+def _batch(number: int, position: int) -> Batch:
+    """Return messages of one due time: one, two or three of them."""
+    ids = [b"%015x%d" % (number, each) for each in range(1 + number % 3)]
+    return Batch(ids, message_frames(ids, [b"x"] * len(ids), 1), position)
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.lists(st.integers(0, 60), max_size=8))
 def test_what_is_due_comes_in_order_and_nothing_else(dues: list[int], moments: list[int]) -> None:
     deferred = Deferred(0, 0)
-    waiting = [(due_ns, _frame(serial)) for serial, due_ns in enumerate(dues)]
-    for serial, (due_ns, frame) in enumerate(waiting):
-        deferred.add(due_ns, frame, serial if serial % 2 else -1)
-    assert sorted(deferred.in_memory()) == sorted(waiting[::2])
+    waiting = [(due_ns, _batch(serial, serial if serial % 2 else -1)) for serial, due_ns in enumerate(dues)]
+    for one in waiting:
+        deferred.add(*one)
+    assert {batch for _, batch in deferred.in_memory()} == {batch for _, batch in waiting[::2]}
     for now_ns in sorted(moments):
-        assert len(deferred) == len(waiting)
+        assert len(deferred) == sum(batch.count for _, batch in waiting)
         assert deferred.next_due_ns == min((due_ns for due_ns, _ in waiting), default=0)
         # Equal times keep the order in which they came: sorting by time alone is stable.
         due = sorted((one for one in waiting if one[0] <= now_ns), key=lambda one: one[0])
         taken = deferred.take_due(now_ns)
-        assert [batch.frames for batch in taken] == [frame for _, frame in due]
-        assert [batch.ids for batch in taken] == [[message_id(frame)] for _, frame in due]
+        assert [(batch.ids, batch.frames, batch.position) for batch in taken] == [
+            (batch.ids, batch.frames, batch.position) for _, batch in due
+        ]
         assert not any(batch.fresh for batch in taken)
+        assert not {*taken} & {batch for _, batch in due}  # those are other channels' too
         waiting = [one for one in waiting if one[0] > now_ns]
 
 
 def test_clear() -> None:
     deferred = Deferred(3, 4)
-    deferred.add(5, _frame(1), 9)
+    deferred.add(5, _batch(1, 9))
     deferred.far[2] = 7
-    assert len(deferred) == 8
+    assert len(deferred) == 9
     deferred.clear(11, 12)
     assert (len(deferred), deferred.next_due_ns, deferred.take_due(10)) == (0, 0, [])
     assert (deferred.from_serial, deferred.own_from) == (11, 12)
@@ -264,8 +269,9 @@ def test_a_bucket_that_cannot_be_read_is_tried_again() -> None:
     store = logs.deferred["t"] = Failing()
     node = Node(logs)
     client = _consumer(node, rdy=2500)
-    lines = b"".join(command(b"DPUB t %d" % (FAR_S * 1000), b"%d" % number) for number in range(1500))
-    assert node.client().ask(lines) == [OK] * 1500
+    publisher = node.client()
+    for number in range(1500):  # in a turn each, so each is a record
+        assert publisher.ask(command(b"DPUB t %d" % (FAR_S * 1000), b"%d" % number)) == [OK]
     node.advance(s=FAR_S - 40)
     assert node.broker.health == "NOK - open 1.def: too many open files"
     before = len(reads)
@@ -315,6 +321,92 @@ def test_a_store_that_refuses() -> None:
     assert client.ask(line) == []
     assert (node.channel().in_flight_count, len(node.channel().deferred)) == (0, 1)
     _expect_at(node, 5, client, b"x")
+
+
+# -- many in one turn ------------------------------------------------------------------------------------------------
+
+
+def _records(logs: MemoryLogs, topic: str = "t") -> list[list[bytes]]:
+    """Return the ids of each record that is on disk."""
+    return [record.ids for records in logs.deferred[topic].filed.values() for record in records]
+
+
+@pytest.mark.parametrize("delay_s", [NEAR_S, FAR_S])
+def test_dpubs_of_one_delay_in_one_turn_are_one_record(delay_s: int) -> None:
+    logs = MemoryLogs()
+    node = Node(logs)
+    consumers = [_consumer(node, channel) for channel in (b"c", b"d")]
+    one, other = node.client(), node.client()
+    for client, numbers in ((one, range(3)), (other, range(3, 5))):
+        client.send(b"".join(command(b"DPUB t %d" % (delay_s * 1000), b"%d" % number) for number in numbers))
+    other.send(command(b"DPUB t %d" % ((delay_s + 1) * 1000), b"later"))
+    node.turn()
+    assert (one.take(), other.take()) == ([OK] * 3, [OK] * 3)
+    assert [len(ids) for ids in _records(logs)] == [5, 1]
+    assert (node.topic().message_count, node.channel().message_count) == (6, 6)
+    assert len(node.channel().deferred) == 6
+    node.kill()
+    assert len(node.channel("d").deferred) == 6
+    consumers = [_consumer(node, channel) for channel in (b"c", b"d")]
+    node.advance(s=delay_s)
+    for consumer in consumers:
+        assert consumer.bodies() == [b"%d" % number for number in range(5)]
+    node.advance(s=1)
+    for consumer in consumers:
+        assert consumer.bodies() == [b"later"]
+
+
+def test_an_ephemeral_topic_holds_as_many_deferred_ones_as_it_has_room_for() -> None:
+    node = Node(mem_queue_size=4)
+    lines = b"".join(command(b"DPUB t#ephemeral 1000", b"%d" % number) for number in range(6))
+    assert node.client().ask(lines) == [OK] * 6
+    assert node.topic("t#ephemeral").depth == 4
+
+
+def test_reqs_of_one_delay_that_follow_each_other_are_one_record() -> None:
+    """But for those that are not ours; each of these is answered, in its place."""
+    logs = MemoryLogs()
+    node = Node(logs)
+    client = _consumer(node)
+    node.publish(*(b"%d" % number for number in range(12)))
+    ids = [message.id for message in client.messages()]
+    strange = b"0123456789abcdef"
+    given = [*ids[:5], strange, ids[5], ids[0], *ids[6:10]]
+    answers = client.ask(b"".join(b"REQ %b 5000\n" % one for one in given) + b"REQ %b 6000\n" % ids[10])
+    assert answers == [error(b"E_REQ_FAILED REQ %b failed ID not in flight" % one) for one in (strange, ids[0])]
+    assert _records(logs) == [ids[:5], [ids[5]], ids[6:10], [ids[10]]]
+    channel = node.channel()
+    assert (channel.in_flight_count, len(channel.deferred), channel.requeue_count) == (1, 11, 11)
+    node.advance(s=5)
+    again = client.messages()
+    assert [message.id for message in again] == ids[:10]
+    assert {message.attempts for message in again} == {2}
+
+
+@pytest.mark.parametrize("delay_ms", [0, 5000])
+def test_a_message_given_back_twice_in_one_breath_comes_once(delay_ms: int) -> None:
+    node = Node()
+    client = _consumer(node)
+    node.publish(b"x")
+    (message,) = client.messages()
+    told = error(b"E_REQ_FAILED REQ %b failed ID not in flight" % message.id)
+    assert told in client.ask(b"REQ %b %d\n" % (message.id, delay_ms) * 2)
+    node.advance(ms=delay_ms)
+    assert node.channel().requeue_count == 1
+    assert (node.channel().depth, node.channel().in_flight_count) == (0, 1)
+
+
+def test_a_store_that_refuses_many() -> None:
+    """Each is answered and stays in flight, and the disk is asked once."""
+    logs = FailingLogs()
+    node = Node(logs)
+    client = _consumer(node)
+    node.publish(*[b"x"] * 50)
+    ids = [message.id for message in client.messages()]
+    logs.refuse_append("t", "no space left on device")
+    answers = client.ask(b"".join(b"REQ %b 5000\n" % one for one in ids))
+    assert answers == [error(b"E_REQ_FAILED REQ %b failed no space left on device" % one) for one in ids]
+    assert (node.channel().in_flight_count, len(node.channel().deferred)) == (50, 0)
 
 
 # -- without a disk --------------------------------------------------------------------------------------------------

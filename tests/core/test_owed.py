@@ -595,13 +595,13 @@ def test_a_checkpoint_is_small_and_plain() -> None:
 
 
 class _Counting(MemoryDeferred):
-    """Tells how many records were read."""
+    """Tells how many messages were read."""
 
     read = 0
 
     def load(self, bucket: int, from_serial: int = 0, due_after_ns: int = -1) -> Iterator[DeferredRecord]:
         for record in super().load(bucket, from_serial, due_after_ns):
-            self.read += 1
+            self.read += len(record.ids)
             yield record
 
 

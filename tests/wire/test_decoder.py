@@ -240,6 +240,44 @@ def test_a_run_ends_where_another_command_begins() -> None:
     assert len(decoder) == 0
 
 
+# -- ids between the same words --------------------------------------------------------------------------------------
+
+REQ_LINES = st.one_of(
+    ODD_IDS.map(lambda one: b"REQ " + one + b" 0\n"),
+    st.sampled_from(
+        [b"REQ %b 0\n" % ID] * 6 + [b"REQ %b 0\r\n" % ID, b"REQ %b 1\n" % ID, b"REQ %b  0\n" % ID, b"FIN " + ID + b"\n"]
+    ),
+)
+
+
+@given(st.lists(REQ_LINES, max_size=40), st.lists(st.integers(min_value=0, max_value=800), max_size=6))
+def test_ids_between_and_lines_say_the_same(lines: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(lines)
+    by_line, rest = _ids_by_line(stream)
+    decoder = Decoder()
+    by_run: list[bytes] = []
+    for piece in _pieces(stream, cuts):
+        decoder.feed(piece)
+        while True:
+            by_run += [b"REQ %b 0" % one for one in decoder.ids_between(b"REQ ", b" 0\n")]
+            line = decoder.line()
+            if line is None:
+                break
+            by_run.append(line)
+    assert by_run == by_line
+    assert len(decoder) == rest
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 40, 41, 5000])
+def test_ids_between_takes_all_that_follow_each_other(count: int) -> None:
+    ids = [b"%016x" % number for number in range(count)]
+    decoder = Decoder()
+    decoder.feed(b"".join(b"REQ %b 1500\n" % one for one in ids) + b"REQ %b 15000\n" % ID)
+    assert decoder.ids_between(b"REQ ", b" 1500\n") == ids
+    assert decoder.ids_between(b"REQ ", b" 1500\n") == []
+    assert decoder.line() == b"REQ %b 15000" % ID
+
+
 # -- a command whose line comes again --------------------------------------------------------------------------------
 
 PUBS = st.builds(
