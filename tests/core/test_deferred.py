@@ -387,13 +387,31 @@ def test_reqs_of_one_delay_that_follow_each_other_are_one_record() -> None:
 def test_a_message_given_back_twice_in_one_breath_comes_once(delay_ms: int) -> None:
     node = Node()
     client = _consumer(node)
-    node.publish(b"x")
-    (message,) = client.messages()
-    told = error(b"E_REQ_FAILED REQ %b failed ID not in flight" % message.id)
-    assert told in client.ask(b"REQ %b %d\n" % (message.id, delay_ms) * 2)
+    node.publish(b"x", b"y")
+    x, y = client.messages()
+    answers = client.ask(b"".join(b"REQ %b %d\n" % (one.id, delay_ms) for one in (x, x, y)))
+    assert answers[0] == error(b"E_REQ_FAILED REQ %b failed ID not in flight" % x.id)
+    assert node.channel().requeue_count == 2
     node.advance(ms=delay_ms)
-    assert node.channel().requeue_count == 1
-    assert (node.channel().depth, node.channel().in_flight_count) == (0, 1)
+    assert (node.channel().depth, node.channel().in_flight_count) == (0, 2)
+
+
+def test_one_of_a_record_that_was_given_back_before_a_kill_comes_once() -> None:
+    """The others of its record come from there."""
+    node = Node()
+    client = _consumer(node)
+    assert node.client().ask(command(b"DPUB t 1000", b"x") * 3) == [OK] * 3
+    node.checkpoint()
+    node.advance(s=1)
+    (first, *others) = client.messages()
+    client.send(b"REQ %b 5000\n" % first.id)
+    node.turn()
+    node.kill()
+    client = _consumer(node)
+    node.advance(s=4)
+    assert {message.id for message in client.messages()} == {message.id for message in others}
+    node.advance(s=2)
+    assert [message.id for message in client.messages()] == [first.id]
 
 
 def test_a_store_that_refuses_many() -> None:
