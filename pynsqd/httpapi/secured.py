@@ -5,6 +5,7 @@ from typing import cast
 
 from pynsqd.httpapi.ingest import Ingest
 from pynsqd.net.layers.certificates import Certificates
+from pynsqd.net.layers.intake import Intake
 from pynsqd.net.layers.tls import TlsLayer
 
 # How Go tells what is HTTP, and what it says to it.
@@ -23,7 +24,7 @@ class Secured:
         self._ingest = ingest
         self._shaking: set[TlsLayer] = set()
 
-    def connection(self) -> asyncio.Protocol:
+    def connection(self) -> asyncio.BaseProtocol:
         """Make the protocol of a new connection."""
         if self._ingest.door.is_shut(self._ingest.open_now + len(self._shaking)):
             return _TurnedAway()
@@ -42,7 +43,7 @@ class Secured:
 
         layer = TlsLayer(self._certificates.engine(), ready, failed)
         self._shaking.add(layer)
-        return layer
+        return Intake(self._ingest.turn, layer)
 
     def close(self) -> None:
         """End the connections that do not speak HTTP yet."""

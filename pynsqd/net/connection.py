@@ -93,7 +93,7 @@ class Connection(asyncio.BufferedProtocol):
     def _end(self) -> None:
         pipelined = self._session.take_upgrade()
         if pipelined is not None:
-            Upgrade(self, self._session, self._certificates).begin(self._transport, pipelined)
+            Upgrade(self._turn, self, self._session, self._certificates).begin(self._transport, pipelined)
             return
         self._transport.close()
         if self._transport.get_write_buffer_size():

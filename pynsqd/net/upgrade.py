@@ -11,8 +11,10 @@ from pynsqd.core.session import Session
 from pynsqd.net.layers.certificates import Certificates
 from pynsqd.net.layers.codecs import Codec, Deflate, Snappy
 from pynsqd.net.layers.compression import CompressionLayer
+from pynsqd.net.layers.intake import Intake
 from pynsqd.net.layers.layer import Above
 from pynsqd.net.layers.tls import TlsLayer
+from pynsqd.net.turn import Turn
 from pynsqd.wire import encoder
 from pynsqd.wire.errors import E_IDENTIFY_FAILED, E_INVALID, FatalClientError
 
@@ -40,7 +42,8 @@ class Upgraded(Above, Protocol):
 class Upgrade:
     """One connection's way from the socket as it is to what ``session.identity`` says."""
 
-    def __init__(self, connection: Upgraded, session: Session, certificates: Certificates | None) -> None:
+    def __init__(self, turn: Turn, connection: Upgraded, session: Session, certificates: Certificates | None) -> None:
+        self._turn = turn
         self._connection = connection
         self._session = session
         self._certificates = certificates
@@ -49,14 +52,17 @@ class Upgrade:
         """Start, with what came after IDENTIFY; ``transport`` does not read until here."""
         if transport.is_closing():
             return
+        intake = Intake(self._turn)
+        intake.connection_made(transport)
+        transport.set_protocol(intake)
         first: TlsLayer | CompressionLayer | None
         if self._session.identity.tls and self._certificates is not None:
-            first = TlsLayer(self._certificates.engine(), self._secured, lambda cause: self._failed(transport, cause))
+            first = TlsLayer(self._certificates.engine(), self._secured, lambda cause: self._failed(intake, cause))
             first.set_protocol(self._connection)  # type: ignore[arg-type]
-            first.connection_made(transport)
-            transport.set_protocol(first)
+            first.connection_made(intake)
+            intake.set_protocol(first)
         else:
-            first = self._compress(transport)
+            first = self._compress(intake)
         self._connection.resume_reading()
         if pipelined and first is not None:
             first.data_received(pipelined)
@@ -67,9 +73,9 @@ class Upgrade:
         layer.write(encoder.OK)
         self._compress(layer)
 
-    def _failed(self, transport: asyncio.Transport, cause: str) -> None:
-        """Go back to the socket as it was: nsqd says in the clear why there is no TLS."""
-        transport.set_protocol(self._connection)  # type: ignore[arg-type]
+    def _failed(self, intake: Intake, cause: str) -> None:
+        """Go back to before: nsqd says in the clear why there is no TLS."""
+        intake.set_protocol(self._connection)  # type: ignore[arg-type]
         self._connection.refuse(FatalClientError(E_IDENTIFY_FAILED, f"IDENTIFY failed {cause}"))
 
     def _compress(self, below: asyncio.Transport) -> CompressionLayer | None:

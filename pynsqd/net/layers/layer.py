@@ -12,6 +12,10 @@ from typing import Any, Protocol, cast
 class Above(Protocol):
     """Who gets what a layer has decoded: another layer, or any asyncio.Protocol."""
 
+    def connection_made(self, transport: asyncio.BaseTransport, /) -> None:
+        """Stand on ``transport``."""
+        ...
+
     def data_received(self, data: bytes, /) -> None:
         """Take what the peer sent."""
         ...
@@ -33,8 +37,8 @@ class Above(Protocol):
         ...
 
 
-class Layer(asyncio.Transport, asyncio.Protocol):
-    """Passes everything on; what is coded overrides ``data_received`` and ``write``."""
+class Step(asyncio.Transport, asyncio.BaseProtocol):
+    """Passes everything on but what is read and written."""
 
     below: asyncio.Transport
     _above: Above | None = None
@@ -124,3 +128,7 @@ class Layer(asyncio.Transport, asyncio.Protocol):
     def can_write_eof(self) -> bool:
         """There is no half-close through a layer."""
         return False
+
+
+class Layer(Step, asyncio.Protocol):
+    """A step that codes: it has a ``data_received`` and a ``write`` of its own."""
