@@ -27,7 +27,7 @@ class Connection(asyncio.BufferedProtocol):
     ``certificates`` are for a client that asks for TLS.
     """
 
-    __slots__ = ("_certificates", "_door", "_session", "_stuck", "_transport", "_turn", "_waiting")
+    __slots__ = ("_certificates", "_door", "_looking", "_session", "_stuck", "_transport", "_turn", "_waiting")
 
     _session: Session
     _transport: asyncio.Transport
@@ -38,6 +38,7 @@ class Connection(asyncio.BufferedProtocol):
         self._certificates = certificates
         self._stuck = False  # the peer does not read
         self._waiting = False  # the session wants no more for now
+        self._looking = False  # how much is unread is looked at again by itself
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the session, if there is room for one more."""
@@ -124,8 +125,13 @@ class Connection(asyncio.BufferedProtocol):
             return
         if self._unread():
             self._transport.pause_reading()
-        else:
-            self._turn.later(_LOOK_AGAIN_S, self._limit_unread)
+        elif not self._looking:
+            self._looking = True
+            self._turn.later(_LOOK_AGAIN_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looking = False
+        self._limit_unread()
 
     def pause_reading(self) -> None:
         """Leave what comes in the socket."""

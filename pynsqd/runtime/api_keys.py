@@ -125,13 +125,17 @@ def _read(path: str) -> tuple[tuple[_Key, ...], frozenset[str]]:
         with open(path, "rb") as file:
             if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & _NO_ACCESS:
                 raise StartupError(f"--http-api-key-file {path}: others have access to it, chmod it to 0600 or 0640")
-            text = file.read(_MAX_FILE).decode()
+            text = file.read(_MAX_FILE + 1)
     except OSError as error:
         raise StartupError(f"--http-api-key-file {path}: {error.strerror or error}") from None
+    if len(text) > _MAX_FILE:
+        raise StartupError(f"--http-api-key-file {path}: more than {_MAX_FILE} bytes")
+    try:
+        lines = text.decode().splitlines()
     except UnicodeDecodeError:
         raise StartupError(f"--http-api-key-file {path}: not UTF-8") from None
     keys: dict[str, _Key] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         words = line.partition("#")[0].split()
         if words:
             try:

@@ -17,7 +17,7 @@ _HEAD: Final = Struct(">ii")
 _STAMP: Final = Struct(">qH")
 _ATTEMPTS: Final = Struct(">H")
 _TIMESTAMP: Final = Struct(">q")
-_SIZE: Final = Struct(">i")
+_SIZE: Final = Struct(">I")  # unsigned: in frames that are damaged too, each step leads on
 
 # How many body sizes are remembered; a publisher with more distinct ones only pays for packing them again.
 _MAX_HEADS: Final = 4096

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic_ns, time_ns
 
@@ -147,4 +148,29 @@ async def test_a_flood_does_not_keep_the_others_from_their_turn(held_by: str) ->
     elif held_by == "what is unread":
         connection.resume_writing()
     assert transport.reading
+    turn.close()
+
+
+async def test_a_peer_that_reads_now_and_then_is_looked_at_once_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often it stops reading, one timer tells how much it has left unread."""
+    turn = Turn(Broker(Options(), MemoryLogs(), monotonic_ns(), time_ns()), lambda _: None)
+    looks: list[Callable[[], None]] = []
+    monkeypatch.setattr(turn, "later", lambda _, look: looks.append(look))
+    connection = Connection(turn, Door("TCP", 0, b"", lambda *_, **__: None))
+    transport = _Transport()
+    connection.connection_made(transport)
+    for _ in range(3):
+        connection.pause_writing()
+        connection.resume_writing()
+    connection.pause_writing()
+    assert len(looks) == 1
+    looks.pop()()
+    assert len(looks) == 1, "it is still stuck"
+    transport.unwritten = 2 << 20
+    looks.pop()()
+    assert (looks, transport.reading) == ([], False)
+    connection.resume_writing()
+    transport.unwritten = 0
+    connection.pause_writing()
+    assert (len(looks), transport.reading) == (1, True)
     turn.close()

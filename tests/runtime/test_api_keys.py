@@ -152,6 +152,22 @@ def test_file_that_is_not_there_or_no_text(tmp_path: Path) -> None:
         ApiKeys(path, node_policy, capture_log()[0])
 
 
+def test_a_file_that_is_too_large_is_not_read_in_part(tmp_path: Path) -> None:
+    """What the cut leaves away could be who may do less."""
+    log, captured = capture_log()
+    line = f"a admin {digest('a')}\n"
+    path = write(tmp_path, line + "#" * ((1 << 20) - len(line)))
+    found = ApiKeys(path, node_policy, log)
+    with open(path, "a") as file:
+        file.write("\n")
+    with pytest.raises(StartupError) as caught:
+        ApiKeys(path, node_policy, log)
+    assert str(caught.value) == f"--http-api-key-file {path}: more than 1048576 bytes"
+    found.reload()
+    assert status(found, "GET /stats", "a") == 200
+    assert [(entry["log_level"], entry["error"]) for entry in captured.entries] == [("error", str(caught.value))]
+
+
 def test_reload(tmp_path: Path) -> None:
     log, captured = capture_log()
     path = write(tmp_path, f"a admin {digest('old')}")

@@ -2,6 +2,7 @@
 
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,6 +46,15 @@ def test_skipping_starts_anywhere() -> None:
     second = encoder.skip_frames(frames, 0, 1)
     assert encoder.skip_frames(frames, second, 1) == encoder.skip_frames(frames, 0, 2)
     assert encoder.message_id(frames[second:]) == b"b" * 16
+
+
+@pytest.mark.parametrize("size", [-1, -4, -34, -1000])
+def test_sizes_that_cannot_be_lead_on(size: int) -> None:
+    """Who goes from frame to frame comes to an end in damaged ones too."""
+    frames = struct.pack(">i", size) + bytes(30)
+    assert encoder.skip_frames(frames, 0, 1) > len(frames)
+    assert encoder.skip_within(frames, 0, 1, 1)[1] > len(frames)
+    assert encoder.split_frames(frames) == [frames]
 
 
 def test_more_sizes_than_are_remembered() -> None:
