@@ -165,9 +165,7 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
             http = await listen(options.http_address, plain.connection, log.warning)
             stack.callback(http.close)
         if options.https_address and certificates is not None:
-            secured = Secured(certificates, ingest)
-            stack.callback(secured.close)
-            https = await listen(options.https_address, secured.connection, log.warning)
+            https = await listen(options.https_address, Secured(certificates, ingest).connection, log.warning)
             stack.callback(https.close)
 
         registry.load(checkpoint.states, logs_on_disk.topics())

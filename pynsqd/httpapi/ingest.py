@@ -82,6 +82,7 @@ class Ingest:
         self.general: GeneralPath | None = None
         self.parked: list[IngestConnection] = []
         self.connections: set[IngestConnection] = set()
+        self.shaking: set[asyncio.Transport] = set()  # those that do not speak TLS yet, see ``Secured``
         self.connection_count = 0  # all there have been
         self.heads: dict[bytes, Head] = {}
         if keys is not None:
@@ -100,8 +101,9 @@ class Ingest:
 
     @property
     def open_now(self) -> int:
-        """How many connections there are, those that were handed over too."""
-        return len(self.connections) + (len(self.general.connections) if self.general is not None else 0)
+        """How many connections there are, those that were handed over too, and those in a handshake."""
+        here = len(self.connections) + len(self.shaking)
+        return here + (len(self.general.connections) if self.general is not None else 0)
 
     def serve_general(self, general: GeneralPath) -> None:
         """Hand what is not answered in place to ``general``: from now on, and what has waited."""
@@ -117,6 +119,8 @@ class Ingest:
             self._clock = None
         for connection in tuple(self.connections):
             connection.close()
+        for transport in tuple(self.shaking):
+            transport.abort()
         if self.general is not None:
             self.general.close()
 

@@ -16,39 +16,34 @@ _NOT_HTTPS = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an
 class Secured:
     """The HTTPS side of a node. ``connection`` is the protocol factory of the listener.
 
-    ``ingest`` makes what speaks HTTP on a connection once that speaks TLS; those that do not yet count as its too.
+    ``ingest`` makes what speaks HTTP on a connection once that speaks TLS; those that do not yet are its too.
     """
 
     def __init__(self, certificates: Certificates, ingest: Ingest) -> None:
         self._certificates = certificates
         self._ingest = ingest
-        self._shaking: set[TlsLayer] = set()
 
     def connection(self) -> asyncio.BaseProtocol:
         """Make the protocol of a new connection."""
-        if self._ingest.door.is_shut(self._ingest.open_now + len(self._shaking)):
+        shaking = self._ingest.shaking
+        if self._ingest.door.is_shut(self._ingest.open_now):
             return _TurnedAway()
 
         def ready(layer: TlsLayer) -> None:
-            self._shaking.discard(layer)
+            shaking.discard(layer)
             protocol = self._ingest.connection()
             layer.set_protocol(protocol)
             protocol.connection_made(layer)
 
         def failed(cause: str) -> None:
-            self._shaking.discard(layer)
+            shaking.discard(layer)
             if layer.first_bytes.startswith(_HTTP_BEGINNINGS) and not layer.is_closing():
                 layer.below.write(_NOT_HTTPS)
             layer.below.close()
 
         layer = TlsLayer(self._certificates.engine(), ready, failed)
-        self._shaking.add(layer)
+        shaking.add(layer)
         return Intake(self._ingest.turn, layer)
-
-    def close(self) -> None:
-        """End the connections that do not speak HTTP yet."""
-        for layer in tuple(self._shaking):
-            layer.abort()
 
 
 class _TurnedAway(asyncio.Protocol):

@@ -76,7 +76,10 @@ async def test_a_handshake_has_a_deadline(
             assert await slow.drain() == b""
 
 
-async def test_the_end_of_the_node_ends_handshakes(tmp_path: Path, authority: Authority) -> None:
+async def test_the_end_of_the_node_ends_handshakes(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_layer, "HANDSHAKE_S", 600)
     async with inside(tmp_path, **authority.options()) as node:
         client = await WireClient.open(node.https, b"\x16\x03")
         await eventually(node.api.ping)
@@ -88,13 +91,21 @@ async def test_the_end_of_the_node_ends_handshakes(tmp_path: Path, authority: Au
 async def test_handshakes_count_as_connections_and_who_is_one_too_many_is_seen(
     tmp_path: Path, authority: Authority
 ) -> None:
+    """Whether that one comes over HTTPS or HTTP."""
     async with inside(tmp_path, max_connections=2, **authority.options()) as node:
         async with await WireClient.open(node.https, b"\x16"), await WireClient.open(node.https, b"\x16"):
             async with await WireClient.open(node.https, b"") as client:
                 await client.expect_closed()
-            page = (await http(node.api.address, "GET /metrics")).body
-            assert b'pynsqd_connections_refused_total{protocol="http"} 1\n' in page
+            assert (await http(node.api.address, "GET /ping")).status == 503
             assert node.logged("too many connections, refused")
+        await eventually(lambda: _pings(node))
+        page = (await http(node.api.address, "GET /metrics")).body
+        assert b'pynsqd_connections_refused_total{protocol="http"} ' in page
+        assert b'pynsqd_connections_refused_total{protocol="http"} 0\n' not in page
+
+
+async def _pings(node: Inside) -> bool:
+    return (await node.api.ping()) == (200, b"OK")
 
 
 async def test_plain_http_is_refused_where_tls_is_required(tmp_path: Path, authority: Authority) -> None:
