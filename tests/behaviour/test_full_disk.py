@@ -160,6 +160,17 @@ async def test_a_channel_made_while_metadata_could_not_be_written(tmp_path: Path
         assert [one["channel_name"] for one in (await Api(node.http).topic())["channels"]] == ["old"]
 
 
+async def test_where_metadata_could_be_written_they_alone_say_what_channels_there_are(tmp_path: Path) -> None:
+    """Such as an older copy that somebody has put there (docs/tools.md); the checkpoint knows a channel more."""
+    async with inside(tmp_path) as node:
+        await node.api.do("/topic/create?topic=t", "/channel/create?topic=t&channel=old")
+        copy = (tmp_path / "pynsqd.meta").read_bytes()
+        await node.api.do("/channel/create?topic=t&channel=c")
+    (tmp_path / "pynsqd.meta").write_bytes(copy)
+    async with inside(tmp_path) as node:
+        assert [one["channel_name"] for one in (await node.api.topic())["channels"]] == ["old"]
+
+
 async def test_only_what_lasts_is_saved(tmp_path: Path) -> None:
     async with inside(tmp_path) as node:
         _spoil_metadata(tmp_path)  # from here on saving shows

@@ -165,7 +165,7 @@ def test_a_channel_made_again_has_none_of_the_old_ones(delay_s: float) -> None:
 
 
 @pytest.mark.parametrize("delay_s", [NEAR_S, FAR_S])
-@pytest.mark.parametrize("how", ["emptied", "made again"])
+@pytest.mark.parametrize("how", ["emptied", "made again", "made again after a checkpoint"])
 @pytest.mark.parametrize("kill", [False, True])
 def test_what_a_channel_gave_back_while_its_topic_was_paused_goes_with_it(delay_s: float, how: str, kill: bool) -> None:
     node = Node()
@@ -179,6 +179,8 @@ def test_what_a_channel_gave_back_while_its_topic_was_paused_goes_with_it(delay_
         node.channel().empty()
     else:
         node.topic().delete_channel("c")
+        if how == "made again after a checkpoint":
+            node.turn()
         client = _consumer(node)
     if kill:
         node.turn()  # the answer to /channel/empty or /channel/delete leaves after this
