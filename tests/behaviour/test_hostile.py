@@ -151,6 +151,10 @@ async def test_limits_keep_what_is_there(tmp_path: Path) -> None:
             await eventually(lambda: _channels(api, "new", 2))
             await eventually(lambda: "not all channels that lookupd knows" in node.stderr)
             assert (await api.post("/topic/create?topic=more")).status == 503
+            await eventually(lambda: node.stop() == 0)
+        with Daemon("nsqd", "--max-topics=1", data_path=tmp_path) as node:
+            names = {topic["topic_name"] for topic in (await Api(node.http).stats())["topics"]}
+            assert names == {"t", "u", "new"}
 
 
 async def _channels(api: Api, topic: str, count: int) -> bool:
