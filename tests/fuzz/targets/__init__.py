@@ -16,6 +16,7 @@ TARGETS: Final = {
     "lookupd": 15_000,
     "metadata": 20_000,
     "session": 1_000,
+    "tls": 800,
     "topic_log": 1_500,
 }
 
