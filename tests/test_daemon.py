@@ -1,11 +1,13 @@
 """The node as a whole: how it starts and stops."""
 
+import socket
 from pathlib import Path
 
 import pytest
 
+from lookupd.registration_db import Producer, RegistrationDB
 from pynsqd.wire.errors import StartupError
-from tests.support.lookupds import running_lookupd
+from tests.support.lookupds import Lookupd, running_lookupd
 from tests.support.nodes import OK, V2, Api, eventually, inside
 from tests.support.wire import command, http
 
@@ -28,6 +30,30 @@ async def test_a_lookupd_that_is_put_later_is_asked_for_channels(tmp_path: Path)
         assert (await http(node.api.address, put, body, headers={"Content-Length": str(len(body))})).status == 200
         assert (await node.api.post("/pub?topic=t", b"x")).status == 200
         await eventually(lambda: _has_channel(node.api))
+
+
+async def test_at_its_end_lookupd_hears_before_the_doors_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it sends nobody to a port where nobody listens."""
+    open_then: list[bool] = []
+    unregister = RegistrationDB.unregister
+
+    def noting(db: RegistrationDB, producer: Producer, topic: str, channel: str = "") -> None:
+        with socket.socket() as one:
+            open_then.append(one.connect_ex(node.tcp) == 0)
+        unregister(db, producer, topic, channel)
+
+    monkeypatch.setattr(RegistrationDB, "unregister", noting)
+    async with running_lookupd() as lookupd:
+        async with inside(tmp_path, broadcast_address="127.0.0.1", nsqlookupd_tcp_addresses=[lookupd.address]) as node:
+            await node.api.do("/topic/create?topic=t", "/channel/create?topic=t&channel=c")
+            await eventually(lambda: _knows(lookupd))
+        assert open_then == [True, True]
+
+
+async def _knows(lookupd: Lookupd) -> bool:
+    return bool((await lookupd.get("/channels?topic=t"))["channels"])
 
 
 async def _has_channel(api: Api) -> bool:

@@ -58,6 +58,17 @@ async def test_accepting_pauses_and_resumes(loop: str, tmp_path: Path, monkeypat
         assert "Too many open files" not in node.stderr
 
 
+@pytest.mark.parametrize("server", ["nsqd", "nsqlookupd"])
+def test_as_many_files_as_may_be(server: str, tmp_path: Path) -> None:
+    """Whatever the shell says, as programs in Go do."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, soft), hard))
+        daemon = stack.enter_context(Daemon(server, data_path=tmp_path))
+        assert resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE) == (hard, hard)
+
+
 OK_BYTES = b"\0\0\0\x06\0\0\0\0OK"
 _ANSWERED: set[socket.socket] = set()
 

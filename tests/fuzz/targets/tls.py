@@ -1,7 +1,7 @@
-"""What comes where a TLS handshake is expected. The first byte says how it is cut into reads, the second to which engine.
+"""What comes where a TLS handshake is expected. The first byte says how it is cut into reads, the second who reads it.
 
-That one also says whether what is behind it is sent as it stands, or is what to change in the bytes of a client that
-means well: it shakes hands, sends commands and says goodbye. Its keys are new each time, so a change hits the same
+The second byte also says whether what is behind it is sent as it stands, or is what to change in the bytes of a client
+that means well: it shakes hands, sends commands and says goodbye. Its keys are new each time, so a change hits the same
 place, but not the same byte.
 """
 
