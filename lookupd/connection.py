@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _MAGIC_TIMEOUT_S: Final = 30.0
 _STALL_TIMEOUT_S: Final = 60.0  # answers that the client does not read
 _CLOSE_TIMEOUT_S: Final = 5.0  # a last answer that it does not read
+# After a read of so many bytes others have their turn first: libuv by itself would read on, up to 32 times.
+_FULL_READ: Final = 1 << 16
 _SHOWN: Final = 255  # characters in the log of what a node says of itself
 
 
@@ -44,6 +46,7 @@ class Connection(asyncio.Protocol):
         self._connections = connections
         self._log = log
         self._deadline: asyncio.TimerHandle | None = None
+        self._stuck = False  # the client does not read its answers
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start the session and the wait for its magic."""
@@ -82,6 +85,13 @@ class Connection(asyncio.Protocol):
         self._transport.write(answers)
         if self._session.closing:
             self.close()
+        elif len(data) >= _FULL_READ:
+            self._transport.pause_reading()
+            asyncio.get_running_loop().call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if not self._stuck and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         """Answer a command that was cut off, then let the transport close."""
@@ -91,11 +101,13 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Stop reading while the answers pile up."""
+        self._stuck = True
         self._transport.pause_reading()
         self._abort_in(_STALL_TIMEOUT_S)
 
     def resume_writing(self) -> None:
         """Read on."""
+        self._stuck = False
         if not self._session.closing:
             self._transport.resume_reading()
             self._abort_in(None)

@@ -101,12 +101,18 @@ def req(session: "Session", params: list[bytes], now_ns: int) -> None:
         try:
             done = consumer.requeue(ids, delay_ns, now_ns)
         except StorageError as error:
-            failed = [ClientError("E_REQ_FAILED", f"REQ {text(one)} failed {error}") for one in ids]
+            refusals = [_not_requeued(consumer, one, error) for one in ids]
             done = len(ids)
         else:
-            failed = [_not_ours(consumer, "REQ", one) for one in ids[done : done + 1]]
-        session.replies += [encoder.error(error.payload) for error in failed]
+            refusals = [_not_ours(consumer, "REQ", one) for one in ids[done : done + 1]]
+        session.replies += [encoder.error(refusal.payload) for refusal in refusals]
         ids = ids[done + 1 :]
+
+
+def _not_requeued(consumer: Consumer, one: bytes, error: StorageError) -> ClientError:
+    if one not in consumer.in_flight.entries:
+        return _not_ours(consumer, "REQ", one)
+    return ClientError("E_REQ_FAILED", f"REQ {text(one)} failed {error}")
 
 
 def touch(session: "Session", params: list[bytes], now_ns: int) -> None:

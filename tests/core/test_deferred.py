@@ -424,7 +424,9 @@ def test_a_store_that_refuses_many() -> None:
     node.publish(*[b"x"] * 50)
     ids = [message.id for message in client.messages()]
     logs.refuse_append("t", "no space left on device")
-    answers = client.ask(b"".join(b"REQ %b 5000\n" % one for one in ids))
+    strange = b"0" * 16
+    answers = client.ask(b"".join(b"REQ %b 5000\n" % one for one in [*ids[:20], strange, *ids[20:]]))
+    assert answers.pop(20) == error(b"E_REQ_FAILED REQ %b failed ID not in flight" % strange)
     assert answers == [error(b"E_REQ_FAILED REQ %b failed no space left on device" % one) for one in ids]
     assert (node.channel().in_flight_count, len(node.channel().deferred)) == (50, 0)
 

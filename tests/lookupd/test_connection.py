@@ -1,14 +1,19 @@
 """lookupd/connection: the V1 socket, and what a hostile client can do to it."""
 
+import asyncio
 import json
+import socket
 import struct
 
 import anyio
 import pytest
 
 from lookupd.connection import Connection, _format_peer
-from tests.support.lookupds import Lookupd, running_lookupd
+from lookupd.session import Session
+from tests.support.lookupds import HOST, Lookupd, running_lookupd
 from tests.support.wire import WireClient, command
+
+_READ = 1 << 18  # the most that either loop reads at once
 
 
 async def until_no_nodes(lookupd: Lookupd) -> None:
@@ -175,3 +180,39 @@ async def test_silent_client_is_dropped(lookupd: Lookupd, monkeypatch: pytest.Mo
 )
 def test_format_peer(peername: tuple[str, int] | None, shown: str) -> None:
     assert _format_peer(peername) == shown
+
+
+@pytest.mark.parametrize(
+    "anyio_backend", [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})], ids=["asyncio", "uvloop"]
+)
+async def test_a_flood_is_answered_one_read_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = [0]  # bytes that were carried out, by round of the loop
+    receive = Session.receive
+
+    def received(session: Session, data: bytes, now_ns: int) -> bytes:
+        shares[-1] += len(data)
+        return receive(session, data, now_ns)
+
+    def tick() -> None:
+        shares.append(0)
+        ticking[:] = [loop.call_soon(tick)]
+
+    monkeypatch.setattr(Session, "receive", received)
+    loop = asyncio.get_running_loop()
+    async with running_lookupd() as lookupd:
+        with socket.socket() as flood:
+            flood.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            await loop.sock_connect(_nonblocking(flood), (HOST, lookupd.listeners.tcp.port))
+            sent = flood.send(b"  V1" + b"PING\n" * 300_000)  # what fits before lookupd reads
+            assert sent > 4 * _READ
+            ticking = [loop.call_soon(tick)]
+            answered = 0
+            while answered < (sent // 5 - 1) * 6:
+                answered += len(await loop.sock_recv(flood, 1 << 20))
+            ticking[0].cancel()
+    assert max(shares) <= _READ
+
+
+def _nonblocking(one: socket.socket) -> socket.socket:
+    one.setblocking(False)
+    return one
