@@ -13,7 +13,18 @@ from pynsqd.httpapi.debug import DebugApi
 from pynsqd.httpapi.drain import DrainApi
 from pynsqd.httpapi.metrics import MetricsApi
 from pynsqd.httpapi.probes import ProbesApi
-from pynsqd.httpapi.publish import Target, not_stored, ping, publish, read_target, too_big
+from pynsqd.httpapi.publish import (
+    LARGE_BATCH,
+    REFUSALS,
+    Target,
+    not_stored,
+    ping,
+    publish,
+    read_target,
+    refused,
+    split_in_parts,
+    too_big,
+)
 from pynsqd.httpapi.stats import StatsApi
 from pynsqd.httpapi.topics import TopicsApi
 from pynsqd.runtime.http import HttpRequest, Reply, Router, http_server, v1
@@ -24,6 +35,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from pynsqd.core.batch import Batch
     from pynsqd.core.publisher import Failure
     from pynsqd.httpapi.node import Node
     from pynsqd.runtime.http_connection import HttpServer
@@ -127,11 +139,30 @@ class PublishApi:
         body = await request.read(target.limit + 1)
         if len(body) > target.limit:
             return too_big(target, body[: target.limit])
-        return await self._publish(target, body)
-
-    async def _publish(self, target: Target, body: bytes) -> Reply:
         publisher = _Publisher()
-        refusal = publish(self._turn.broker, target, body, publisher, b"OK")
+        if target.batch and len(body) > LARGE_BATCH:
+            return await self._publish_in_parts(target, body, publisher)
+        refusal = publish(broker, target, body, publisher, b"OK")
+        return await self._answer(publisher, refusal)
+
+    async def _publish_in_parts(self, target: Target, body: bytes, publisher: _Publisher) -> Reply:
+        """Publish a large batch, all or nothing; others have their turn between its parts."""
+        broker = self._turn.broker
+        batches: list[Batch] = []
+        try:
+            broker.topic(target.topic)
+            for bodies in split_in_parts(body, target.binary, broker.options):
+                if bodies:
+                    batches.append(broker.frame(bodies, broker.wall_ns(self._turn.now_ns())))
+                await self._turn.committed()
+            if batches:
+                publisher.replies.append(b"OK")
+                broker.topic(target.topic).publish_framed(batches, publisher, "MPUB")
+        except REFUSALS as error:
+            return refused(error)
+        return await self._answer(publisher, None)
+
+    async def _answer(self, publisher: _Publisher, refusal: Reply | None) -> Reply:
         await self._turn.committed()
         if refusal is not None:
             return refusal

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import httptools
 
-from pynsqd.httpapi.publish import Target, read_target
+from pynsqd.httpapi.publish import LARGE_BATCH, Target, read_target
 from pynsqd.runtime.http import Reply, key_of
 
 if TYPE_CHECKING:
@@ -143,4 +143,5 @@ def read_head(raw: bytes, options: Options, keys: ApiKeys | None = None) -> Head
     if keys is not None and isinstance(reader, _KeyedHeadReader) and not reader.allowed(path, keys):
         return None
     target = read_target(path, query, options)
-    return Head(target, reader.content_length, style) if reader.content_length <= target.limit else None
+    longest = min(target.limit, LARGE_BATCH) if target.batch else target.limit
+    return Head(target, reader.content_length, style) if reader.content_length <= longest else None

@@ -8,10 +8,14 @@ from unittest.mock import MagicMock
 import anyio
 import pytest
 
+from pynsqd.core.batch import Batch
+from pynsqd.core.broker import Broker
 from pynsqd.httpapi.node import Node
+from pynsqd.net.turn import Turn
 from pynsqd.options import Options
 from tests.httpapi.client import HttpClient, request
 from tests.httpapi.running import RunningNode, running_node, until
+from tests.support.wire import sized
 
 V1 = {"x-nsq-content-type": "nsq; version=1.0"}
 V1_JSON = V1 | {"content-type": "application/json; charset=utf-8"}
@@ -158,3 +162,64 @@ async def test_a_bug_is_an_internal_error_and_logged(node: RunningNode) -> None:
     answer = await node.ask("GET /stats")
     assert (answer.status, answer.body) == (500, b'{"message":"INTERNAL_ERROR"}')
     assert node.logs.lines[0][1]["path"] == "/stats"
+
+
+# -- large batches -----------------------------------------------------------------------------------------------
+
+
+LINES = [b"%05d" % number for number in range(60_000)]
+LARGE = {
+    "/mpub?topic=t": b"\n".join(LINES),
+    "/mpub?topic=t&binary=true": len(LINES).to_bytes(4, "big") + b"".join(map(sized, LINES)),
+}
+
+
+@pytest.mark.parametrize("target", LARGE)
+async def test_a_large_batch_takes_several_turns(
+    target: str, node: RunningNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = 0
+    framed: list[int] = []
+    end, frame = Turn._end, Broker.frame
+
+    def ended(turn: Turn) -> None:
+        nonlocal turns
+        turns += 1
+        end(turn)
+
+    def noted(broker: Broker, bodies: list[bytes], wall_ns: int) -> Batch:
+        framed.append(turns)
+        return frame(broker, bodies, wall_ns)
+
+    monkeypatch.setattr(Turn, "_end", ended)
+    monkeypatch.setattr(Broker, "frame", noted)
+    async with await HttpClient.open(node.port) as client:
+        assert (await client.ask(f"POST {target}", LARGE[target])).status == 200
+    assert len(framed) == len(set(framed)) > 5
+    topic = node.broker.topics["t"]
+    assert (topic.depth, topic.message_count, topic.message_bytes) == (60_000, 60_000, 300_000)
+    assert node.stored() == LINES
+
+
+@pytest.mark.parametrize("target", LARGE)
+async def test_a_large_batch_with_a_bad_end_is_refused_whole(target: str, node: RunningNode) -> None:
+    too_long = bytes(node.node.options.max_msg_size + 1)
+    bad = LARGE[target] + b"\n" + too_long
+    if "binary" in target:
+        bad = (len(LINES) + 1).to_bytes(4, "big") + LARGE[target][4:] + sized(too_long)
+    async with await HttpClient.open(node.port) as client:
+        answer = await client.ask(f"POST {target}", bad)
+    code = "BAD_MESSAGE" if "binary" in target else "MSG_TOO_BIG"
+    assert (answer.status, json.loads(answer.body)) == (413, {"message": code})
+    assert node.broker.topics["t"].depth == 0
+
+
+async def test_a_large_batch_that_the_disk_refuses(node: RunningNode) -> None:
+    assert (await node.ask("POST /topic/create?topic=t")).status == 200
+    node.storage.refuse_append("t", "no space left on device")
+    async with await HttpClient.open(node.port) as client:
+        answer = await client.ask("POST /mpub?topic=t", LARGE["/mpub?topic=t"])
+        assert (answer.status, answer.body) == (503, b'{"message":"STORAGE_FAILED"}')
+        node.storage.refuse_append("t", "")
+        assert (await client.ask("POST /mpub?topic=t", b"\n" * 300_000)).status == 200
+    assert node.broker.topics["t"].depth == 0

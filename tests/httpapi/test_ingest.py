@@ -240,7 +240,7 @@ async def test_bodies_up_to_the_limit() -> None:
 
 async def test_a_declared_size_takes_no_memory(node: RunningNode) -> None:
     async with await HttpClient.open(node.port) as client:
-        await client.send(request("POST /mpub?topic=t", None, "Content-Length: 5242880") + b"x")
+        await client.send(request("POST /pub?topic=t", None, "Content-Length: 1048576") + b"x")
         await until(lambda: any(one._pending for one in node.ingest.connections))
         assert all(len(one._pending) < 200 for one in node.ingest.connections)
 

@@ -3,8 +3,11 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pynsqd.httpapi.publish import Target, read_target, split_binary, split_lines, too_big
+from pynsqd.httpapi import publish
+from pynsqd.httpapi.publish import Target, read_target, split_binary, split_in_parts, split_lines, too_big
 from pynsqd.options import Options
 from pynsqd.runtime.http import HttpError
 from tests.support.wire import sized
@@ -113,6 +116,28 @@ def test_binary_batch() -> None:
 def test_bad_binary_batches(body: bytes, code: str) -> None:
     with pytest.raises(HttpError, match=f"413 {code}"):
         split_binary(body, OPTIONS)
+
+
+@given(
+    st.lists(st.binary(max_size=11), max_size=9) | st.just([b"a"] * 9),
+    st.booleans(),
+    st.integers(-2, 1),
+    st.integers(1, 20),
+)
+def test_parts_are_the_whole(bodies: list[bytes], binary: bool, off: int, size: int) -> None:
+    """Messages and errors."""
+    body = batch(*bodies, count=len(bodies) + off) if binary else b"\n".join(bodies)
+    split = split_binary if binary else split_lines
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publish, "_PART", size)
+        parts = split_in_parts(body, binary, OPTIONS)
+        try:
+            expected = split(body, OPTIONS)
+        except HttpError as error:
+            with pytest.raises(HttpError, match=str(error)):
+                list(parts)
+        else:
+            assert [one for part in parts for one in part] == expected
 
 
 @pytest.mark.parametrize(

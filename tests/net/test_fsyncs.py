@@ -38,6 +38,6 @@ async def test_metadata_come_first_and_without_them_nothing_counts_as_synced() -
         fsyncs.begin([topic])
         await eventually(lambda: len(done) == 2)
     finally:
-        await fsyncs.close()
+        fsyncs.close()
     assert done == [{}, {topic: wrong[0]}]
     assert order == ["metadata", "log", "metadata"]
