@@ -84,7 +84,6 @@ class Registry:
             for name in state["channels"]:
                 topic.open_channel(name)
         restore(topic, state)
-        self._broker.changed[topic] = None
 
     def save(self) -> None:
         """Write all there is now. A failure is logged and makes the node unhealthy; it is tried again on a timer."""

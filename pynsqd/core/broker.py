@@ -120,6 +120,7 @@ class Broker:
                 log.close()
                 raise
         topic = self.topics[name] = Topic(name, self, log, store, durability, held=self.hold_new_topics)
+        self.changed[topic] = None  # or what the checkpoint says of one of that name, deleted in this turn, would stand
         return topic
 
     def find_topic(self, name: str) -> Topic | None:

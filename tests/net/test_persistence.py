@@ -151,6 +151,30 @@ async def test_a_channel_far_behind(limit: dict[str, int], tmp_path: Path) -> No
             await eventually(lambda: _owes(node.api, (0, 0, 0)))
 
 
+async def test_a_topic_made_anew_in_the_turn_that_deleted_it(tmp_path: Path) -> None:
+    """The checkpoint says nothing of it then that was true of the old one."""
+    logs, checkpoint = LogStore(tmp_path, 1 << 20, lambda *_: None), Checkpoint(tmp_path)
+    broker = Broker(Options(), logs, monotonic_ns(), time_ns())
+    turn = Turn(broker, lambda _: None)
+    persistence = Persistence(broker, checkpoint, Logs().logger, turn.schedule, Mock(spec=Metadata))
+    turn.after_turn = persistence.after_turn
+    _Publisher(broker, "t")
+    broker.topic("t").channel("c")
+    await turn.committed()
+    persistence.write_checkpoint()
+    broker.delete_topic("t")
+    broker.topic("t")
+    await turn.committed()
+    found = Checkpoint(tmp_path)
+    assert found.states is not None
+    assert found.states["t"]["end"] == 0
+    assert found.states["t"]["channels"] == {}
+    turn.close()
+    await persistence.close()
+    checkpoint.close()
+    logs.close()
+
+
 async def test_fsyncs_do_not_follow_each_other_without_a_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many messages come; and the last of them are synced too."""
     synced: list[tuple[float, int]] = []  # when, and how many bytes the file had
