@@ -40,6 +40,7 @@ class Registry:
         self._saved_bytes = 0  # of the metadata when they were written last, and of what was appended since
         self._appended_bytes = 0
         self._unsynced = False
+        self._sync_error: StorageError | None = None
 
     def load(self, checkpoint: Mapping[str, Mapping[str, Any]] | None, on_disk: Iterable[str]) -> None:
         """Create the topics and channels that were there when the node stopped, and let them owe what they owed.
@@ -91,6 +92,7 @@ class Registry:
         try:
             self._saved_bytes = metadata.save(self._folder, topics)
             self._appended_bytes = 0
+            self._sync_error = None
             self._broker.metadata_error = ""
         except StorageError as error:
             if not self._broker.metadata_error:
@@ -129,13 +131,19 @@ class Registry:
         return metadata.ChannelMeta(channel, there.channels[channel].paused)
 
     def sync(self) -> None:
-        """Make what was appended survive a loss of power; runs in another thread. Raises StorageError."""
+        """Make what was appended survive a loss of power; runs in another thread.
+
+        Raises StorageError, and then again until all was written anew: the system reports a failed sync only once.
+        """
+        if self._sync_error is not None:
+            raise self._sync_error
         if not self._unsynced:
             return
         self._unsynced = False  # first: what is appended from here on is another sync's
         try:
             metadata.sync(self._folder)
         except StorageError as error:
+            self._sync_error = error
             self._broker.metadata_error = str(error)
             raise
 
