@@ -373,8 +373,8 @@ async def test_unasked_answers_harm_nobody() -> None:
 async def test_flapping_lookupd_is_left_in_peace() -> None:
     """Each connection is lost at once; the back-off goes on growing."""
     hostile = Hostile(sized(IDENTIFIED) + sized(b"E_BAD_TOPIC"))
+    started = time.monotonic()
     async with hostile.running() as address, running_node(address, topics={"t": []}):
-        started = time.monotonic()
         await eventually(lambda: connections(hostile, 4), True)
         assert time.monotonic() - started > 0.34  # after 0, 50, 150 and 350 ms
 

@@ -209,7 +209,7 @@ async def test_sigterm_while_an_fsync_is_slow(tmp_path: Path, monkeypatch: pytes
     def slow_in_threads(descriptor: int) -> None:
         if threading.current_thread() is not threading.main_thread() and not in_thread.is_set():
             in_thread.set()
-            assert go_on.wait(20)
+            assert go_on.wait(60)
         real(descriptor)
 
     async with inside(tmp_path, sync_every=3, max_bytes_per_file=1000) as node:

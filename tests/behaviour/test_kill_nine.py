@@ -77,7 +77,7 @@ def test_reports_what_the_real_nsqd_loses(tmp_path: Path, monkeypatch: pytest.Mo
 def test_command_line_runs_and_says_how_it_ended(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.behaviour.kill_nine.run", "--kills=1", "--nodes=1", "--seed=words"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode in (0, 1), done.stderr
     assert done.stdout.startswith("seed words: ")
     assert list(tmp_path.iterdir()) == [] if done.returncode == 0 else list(tmp_path.iterdir())

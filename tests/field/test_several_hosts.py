@@ -29,7 +29,7 @@ CHANNELS: Final = ("go-nsq", "pynsq")
 INACTIVE_S: Final = 17.0  # a node pings every 15 s
 ANSWER_S: Final = 2.0  # what the connection between node and lookupd allows for connecting and for an answer
 BACK_OFF_S: Final = 2.0
-SLOW_S: Final = 10.0  # a busy machine
+SLOW_S: Final = 30.0  # a busy machine
 PYNSQ_S: Final = 60.0  # it tries a node once every 10 s
 
 

@@ -54,7 +54,7 @@ async def test_the_life_of_messages(tmp_path: Path) -> None:
         assert 0 < seen("pynsqd_log_append_seconds_sum") < 5
         assert seen("pynsqd_topic_log_bytes", **T) > 4 * (34 + 4)
 
-        client = await V2.consumer(node.tcp, 4, msg_timeout=1000)
+        client = await V2.consumer(node.tcp, 4, msg_timeout=3000)
         one, two, *_ = await client.messages(4)
         await client.send(b"FIN %s\nREQ %s 30000\n" % (one.id, two.id))
 

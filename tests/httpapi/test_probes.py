@@ -50,7 +50,7 @@ async def test_a_disk_that_hangs_holds_up_nobody(tmp_path: Path, monkeypatch: py
 
     def hang(descriptor: int) -> None:
         hanging.append(descriptor)
-        released.wait(20)
+        released.wait(60)
         os.fdatasync(descriptor)
 
     monkeypatch.setattr(write_probe, "_TIMEOUT_S", 0.2)
@@ -72,6 +72,7 @@ async def test_a_disk_that_hangs_holds_up_nobody(tmp_path: Path, monkeypatch: py
 
 
 async def test_many_probes_are_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(write_probe, "_FRESH_S", 3600.0)
     async with inside(tmp_path) as node:
         failing = FailingFiles(monkeypatch)
         before = failing.calls["fdatasync"]

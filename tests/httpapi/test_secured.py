@@ -68,7 +68,7 @@ async def test_plain_http_on_the_https_port(tmp_path: Path, authority: Authority
 async def test_a_handshake_has_a_deadline(
     tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tls_layer, "HANDSHAKE_S", 0.2)
+    monkeypatch.setattr(tls_layer, "HANDSHAKE_S", 1.0)
     async with inside(tmp_path, **authority.options()) as node:
         async with await WireClient.open(node.https, b"") as silent, await WireClient.open(node.https, b"\x16") as slow:
             assert (await ask(node, authority, "GET /ping")).body == b"OK"

@@ -34,7 +34,7 @@ class AuthServer:
 
     def __enter__(self) -> "AuthServer":
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(30)
         return self
 
     def __exit__(self, *_: object) -> None:

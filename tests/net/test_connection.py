@@ -47,7 +47,7 @@ async def test_who_reads_nothing_is_not_listened_to_for_ever(kind: str, tmp_path
         async with await V2.open(node.tcp) as stuck:
             if kind == "consumer":
                 assert await stuck.ask(b"SUB t c\n") == OK
-            body = json.dumps({"heartbeat_interval": 1000}).encode()
+            body = json.dumps({"heartbeat_interval": 2000}).encode()
             if kind == "publisher":
                 assert await stuck.ask(command(b"IDENTIFY", body)) == OK
             sent = 0

@@ -139,17 +139,17 @@ async def test_anything_that_is_left_keeps_it_going_to_its_deadline(
         if how == "in flight":
             consumer = await V2.consumer(node.tcp, 1)
             await consumer.message()
-        shown = await begin(node, "?timeout=400ms")
+        shown = await begin(node, "?timeout=1s")
         assert sum(shown[key] for key in ("depth", "in_flight_count", "deferred_count")) == 1
         assert (await http(node.api.address, "GET /readyz")).status == 503
         assert (await http(node.api.address, "GET /livez")).status == 200
         assert await node.api.ping() == (200, b"OK")
         seen = (await node.api.stats())["drain"]
-        assert seen["deadline"] - seen["start_time"] in (0, 1)
+        assert seen["deadline"] - seen["start_time"] in (1, 2)
         with anyio.fail_after(30):
             await node.listeners.drain.finished.wait()
         assert node.logged("not drained in time")
-        assert 2 <= sum("'draining'" in str(line) for line in node.logs.lines) <= 4
+        assert 2 <= sum("'draining'" in str(line) for line in node.logs.lines) <= 7
         if consumer:
             await consumer.close()
     async with inside(tmp_path) as node:

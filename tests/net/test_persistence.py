@@ -201,7 +201,7 @@ async def test_fsyncs_do_not_follow_each_other_without_a_pause(tmp_path: Path, m
         ended = monotonic()
         await eventually(is_synced)
         during = [at for at, _ in synced if began <= at <= ended]
-        assert len(during) <= (ended - began) / 0.02 + 1
+        assert len(during) <= (ended - began) / 0.015 + 2  # 20 ms lie between two, of which timers take off some
 
 
 async def test_the_end_leaves_no_sync_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

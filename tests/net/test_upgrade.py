@@ -200,12 +200,15 @@ async def test_an_end_instead_of_a_handshake(tmp_path: Path, authority: Authorit
 
 @pytest.mark.usefixtures("quick_deadline")
 @pytest.mark.parametrize("sent", [b"", b"\x16\x03", b"\x16\x03\x01\x02\x00\x01"])
-async def test_a_handshake_that_does_not_end(sent: bytes, tmp_path: Path, authority: Authority) -> None:
+async def test_a_handshake_that_does_not_end(
+    sent: bytes, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It has a deadline, and meanwhile everybody else is served."""
     async with inside(tmp_path, **authority.options()) as node, await V2.open(node.tcp) as client:
         await client.ask(asking("tls_v1"))
         if sent:
             await client.send(sent)
+        monkeypatch.setattr(tls_layer, "HANDSHAKE_S", 60.0)  # for the others
         async with await upgraded(node.tcp, "tls_v1", authority.context()) as other:
             assert await other.ask(command(b"PUB t", b"x")) == OK
         frame = await client.frame()

@@ -131,13 +131,13 @@ async def test_a_head_that_comes_too_slowly_ends_the_connection(begun: bytes, mo
 
 
 async def test_answers_and_pauses_between_requests_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_connection, "_HEAD_S", 0.2)
+    monkeypatch.setattr(http_connection, "_HEAD_S", 1.0)
     async with serving() as served, await HttpClient.open(served.port) as client:
         await client.send(request("GET /slow"))
-        await anyio.sleep(0.4)
+        await anyio.sleep(1.2)
         served.go_on.set()
         assert (await client.answer()).status == 200
-        await anyio.sleep(0.4)
+        await anyio.sleep(1.2)
         assert (await client.ask("GET /slow")).status == 200
 
 

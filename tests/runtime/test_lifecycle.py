@@ -65,7 +65,7 @@ def test_a_signal_stops_and_a_second_one_does_not_cut_it_short(
     daemon.stdin.write("\n")
     daemon.stdin.flush()
     assert line(daemon) == "stopped"
-    assert daemon.wait(10) == 0
+    assert daemon.wait(30) == 0
 
 
 def test_every_hangup_reloads_and_kills_nothing(daemon: subprocess.Popen[str]) -> None:
@@ -80,7 +80,7 @@ def test_every_hangup_reloads_and_kills_nothing(daemon: subprocess.Popen[str]) -
 @pytest.mark.parametrize("daemon", [["early"]], indirect=True)
 def test_signals_that_come_during_the_start_are_not_lost(daemon: subprocess.Popen[str]) -> None:
     assert [line(daemon) for _ in range(4)] == ["ready", "reload", "SIGTERM", "stopped"]
-    assert daemon.wait(10) == 0
+    assert daemon.wait(30) == 0
 
 
 async def _loop_module(argument: int) -> tuple[str, int]:
