@@ -56,9 +56,8 @@ class Deferred:
         while heap and heap[0][0] <= now_ns:
             _, _, batch = heappop(heap)
             self._count -= batch.count
-            due.append(
-                Batch(batch.ids, batch.frames, batch.position, fresh=False)
-            )  # that one is the other channels' too
+            # The batch itself is the other channels' too.
+            due.append(Batch(batch.ids, batch.frames, batch.position, fresh=False))
         return due
 
     @property
