@@ -72,8 +72,14 @@ class Work:
                     self.finished.add(message.body)
                     await client.send(b"FIN %s\n" % message.id)
 
+    async def _has_finished(self, count: int) -> bool:
+        """Tell whether the node has read so many FINs, each of another message."""
+        clients = (await Api(self.node.http).channel())["clients"]
+        return sum(one["finish_count"] for one in clients) >= count
+
     async def back_up(self, folder: Path) -> Backup:
         done_before = set(self.finished)
+        await eventually(lambda: self._has_finished(len(done_before)))
         await anyio.sleep(0.5)  # some checkpoints
         backup = Backup(folder, set(self.accepted), done_before=done_before)
         await to_thread.run_sync(run, self.node.data_path, folder)
