@@ -14,10 +14,11 @@ from pynsqd.net.turn import RECEIVE_BUFFER, Turn
 from tests.support.certificates import Authority
 from tests.support.nodes import eventually, inside
 from tests.support.upgrades import asking
-from tests.support.wire import Address
+from tests.support.wire import Address, command
 
 # Their answers are few enough to be left unread.
-PUB = b"POST /pub?topic=t HTTP/1.1\r\nHost: n\r\nContent-Length: 4000\r\n\r\n" + bytes(4000)
+POST = b"POST /pub?topic=t HTTP/1.1\r\nHost: n\r\nContent-Length: 4000\r\n\r\n" + bytes(4000)
+PUB = command(b"PUB t", bytes(4000))
 
 BEGUN = 1 << 14  # of a TLS record whose beginning the read before has brought
 
@@ -95,7 +96,7 @@ async def test_a_flood_is_carried_out_one_read_a_turn(spoken: str, shares: list[
             given = (_v2, node.tcp, context if spoken == "TLS" else None)
         with await anyio.to_thread.run_sync(*given) as client:
             before = sum(shares)
-            sent = _fill(client, PUB if spoken == "HTTPS" else b"NOP\n" * 1024)
+            sent = _fill(client, POST if spoken == "HTTPS" else PUB)
             assert sent > 2 * RECEIVE_BUFFER
             await eventually(lambda: sum(shares) - before >= sent)
             assert max(shares) <= RECEIVE_BUFFER + BEGUN
