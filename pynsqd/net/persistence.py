@@ -109,6 +109,8 @@ class Persistence:
             broker.changed.update(changed)
             for topic in topics[:1]:
                 broker.report_failure(topic, error)
+            if self._alarm is None:  # what was deleted must not stand in the last one for good
+                self._alarm = self._loop.call_later(_PROBE_S, self._on_alarm)
         # Also when it could not be written: what an older checkpoint owes of these files was finished since, and a
         # disk that is full of finished messages must not stay full.
         for topic, standing in standings:

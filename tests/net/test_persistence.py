@@ -204,6 +204,29 @@ async def test_fsyncs_do_not_follow_each_other_without_a_pause(tmp_path: Path, m
         assert len(during) <= (ended - began) / 0.015 + 2  # 20 ms lie between two, of which timers take off some
 
 
+async def test_a_checkpoint_that_fails_is_tried_again_though_nothing_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = True
+    written: list[set[str]] = []
+    write = Checkpoint.write
+
+    def may_fail(checkpoint: Checkpoint, *, sync: bool = False) -> None:
+        if failing:
+            raise StorageError("write: input/output error")
+        write(checkpoint, sync=sync)
+        written.append(set(Checkpoint(tmp_path).states or {}))
+
+    monkeypatch.setattr("pynsqd.net.persistence._PROBE_S", 0.05)
+    async with inside(tmp_path, checkpoint_interval_ns=3600 * 10**9) as node:
+        await node.api.do("/topic/create?topic=t")
+        monkeypatch.setattr(Checkpoint, "write", may_fail)
+        await node.api.do("/topic/delete?topic=t")
+        failing = False
+        await eventually(lambda: written)
+        assert written[0] == set()
+
+
 async def test_the_end_leaves_no_sync_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is asked for while the node closes is synced by the thread, not the loop, and its publishers hear of it."""
     begun = threading.Event()
