@@ -208,20 +208,24 @@ async def test_a_checkpoint_that_fails_is_tried_again_though_nothing_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = True
+    tried = 0
     written: list[set[str]] = []
     write = Checkpoint.write
 
     def may_fail(checkpoint: Checkpoint, *, sync: bool = False) -> None:
+        nonlocal tried
+        tried += 1
         if failing:
             raise StorageError("write: input/output error")
         write(checkpoint, sync=sync)
         written.append(set(Checkpoint(tmp_path).states or {}))
 
     monkeypatch.setattr("pynsqd.net.persistence._PROBE_S", 0.05)
-    async with inside(tmp_path, checkpoint_interval_ns=3600 * 10**9) as node:
+    async with inside(tmp_path, checkpoint_interval_ns=10_000_000) as node:
         await node.api.do("/topic/create?topic=t")
         monkeypatch.setattr(Checkpoint, "write", may_fail)
         await node.api.do("/topic/delete?topic=t")
+        await eventually(lambda: tried > 4)
         failing = False
         await eventually(lambda: written)
         assert written[0] == set()
