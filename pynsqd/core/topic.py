@@ -133,14 +133,7 @@ class Topic:
             elif bodies:
                 self._commit_batch(self._broker.frame(bodies, wall_ns), (), publishers)
         if self._deferred:
-            deferred, self._deferred = self._deferred, []
-            together: dict[int, tuple[list[bytes], list[Pending]]] = {}
-            for body, delay_ns, publisher, reply, verb in deferred:
-                bodies, publishers = together.setdefault(delay_ns, ([], []))
-                bodies.append(body)
-                publishers.append((publisher, reply, verb))
-            for delay_ns, (bodies, publishers) in together.items():
-                self._commit_deferred(bodies, now_ns + delay_ns, publishers, wall_ns)
+            self._commit_all_deferred(now_ns, wall_ns)
 
     def _refuse_all(self) -> None:
         """Drop what the turn has brought: the node takes no more messages."""
@@ -176,6 +169,16 @@ class Topic:
                     channel.put(one, coming)
             elif self.log is None:
                 self._wait(one)
+
+    def _commit_all_deferred(self, now_ns: int, wall_ns: int) -> None:
+        deferred, self._deferred = self._deferred, []
+        together: dict[int, tuple[list[bytes], list[Pending]]] = {}
+        for body, delay_ns, publisher, reply, verb in deferred:
+            bodies, publishers = together.setdefault(delay_ns, ([], []))
+            bodies.append(body)
+            publishers.append((publisher, reply, verb))
+        for delay_ns, (bodies, publishers) in together.items():
+            self._commit_deferred(bodies, now_ns + delay_ns, publishers, wall_ns)
 
     def _commit_deferred(self, bodies: list[bytes], due_ns: int, publishers: list[Pending], wall_ns: int) -> None:
         """Commit what is due at one time: it is one record, so one write."""
