@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 # From here on what has come is framed while the rest is awaited: the turn that published 25,000 messages (5 MB) at once
 # kept everybody else waiting for 24 ms, and has only to append them now. Ids are then given as messages come, as nsqd
 # does, and the log has a record for each part.
-_WORTH_FRAMING: Final = 1 << 15
+_WORTH_FRAMING: Final = 1 << 16
 _MOST_PARTS: Final = 256  # the system takes 1024 pieces in one write, and a record is two
 
 
