@@ -12,6 +12,13 @@ def _identified(interval_ms: int) -> Client:
     return client
 
 
+def _closes_in_60_s(client: Client) -> None:
+    client.node.advance(ns=60 * S - 1)
+    assert not client.closed
+    client.node.advance(ns=1)
+    assert client.closed
+
+
 # -- heartbeats ------------------------------------------------------------------------------------------------------
 
 
@@ -130,10 +137,7 @@ def test_off_and_reads_that_always_end_within_a_command() -> None:
     for _ in range(5):
         client.node.advance(s=25)
         client.send(b"OP\nN")
-    client.node.advance(ns=60 * S - 1)
-    assert not client.closed
-    client.node.advance(ns=1)
-    assert client.closed
+    _closes_in_60_s(client)
 
 
 def test_off_and_on_again() -> None:
@@ -303,10 +307,7 @@ def test_without_heartbeats_there_is_a_write_deadline_too() -> None:
         client.node.advance(s=30)
     assert not client.closed
     client.session.pause_writing(client.node.now_ns)
-    client.node.advance(ns=60 * S - 1)
-    assert not client.closed
-    client.node.advance(ns=1)
-    assert client.closed
+    _closes_in_60_s(client)
 
 
 def test_the_write_deadline_outlives_a_read_deadline_that_was_kept() -> None:
@@ -315,10 +316,7 @@ def test_the_write_deadline_outlives_a_read_deadline_that_was_kept() -> None:
     client.node.advance(s=30)
     client.send(b"OP\n")
     client.session.pause_writing(client.node.now_ns)
-    client.node.advance(ns=60 * S - 1)
-    assert not client.closed
-    client.node.advance(ns=1)
-    assert client.closed
+    _closes_in_60_s(client)
 
 
 def test_a_closed_session_wakes_nobody() -> None:
