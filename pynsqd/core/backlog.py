@@ -7,7 +7,7 @@ from pynsqd.core.batch import Batch
 from pynsqd.core.consumer import MAX_UNWRITTEN
 from pynsqd.core.log import READ_AGAIN_NS
 from pynsqd.core.timers import Timer
-from pynsqd.wire.encoder import skip_frames, skip_within, split_frames, timestamp_ns
+from pynsqd.wire.encoder import skip_frames, skip_within, split_frames
 from pynsqd.wire.errors import StorageError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Backlog:
     def next_published_ns(self) -> int:
         """When the message was published that is next to be delivered, in ns since the epoch; 0 if none waits."""
         if self.count:
-            return timestamp_ns(self._ready[0].frames, self._offset)
+            return self._ready[0].timestamp_ns(self._offset)
         return self._topic.published_ns(self.behind_at) if self._behind > 0 else 0
 
     @property
@@ -89,11 +89,10 @@ class Backlog:
 
     def add(self, batch: Batch) -> None:
         """Keep ``batch`` in memory, behind what is there already."""
-        size = len(batch.frames)
         self._ready.append(batch)
         self.count += batch.count
-        self._bytes += size
-        self._broker.buffered_bytes += size
+        self._bytes += batch.size
+        self._broker.buffered_bytes += batch.size
 
     def fall_behind(self, batch: Batch, coming: int) -> None:
         """Leave ``batch``, which is in the log with ``coming`` messages behind it, there, and what comes later too."""
@@ -179,10 +178,9 @@ class Backlog:
             if start:
                 batch = Batch(batch.ids[start:], frames[self._offset :], batch.position, fresh=batch.fresh)
                 self._head = self._offset = 0
-        size = len(batch.frames)
         self.count -= batch.count
-        self._bytes -= size
-        self._broker.buffered_bytes -= size
+        self._bytes -= batch.size
+        self._broker.buffered_bytes -= batch.size
         return batch
 
     def clear(self) -> None:

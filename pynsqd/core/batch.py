@@ -1,7 +1,13 @@
-"""A batch: messages that were published, or came back, together, as ready-to-send frames."""
+"""A batch: messages that were published, or came back, together."""
 
+from typing import Final
+
+from pynsqd.core import published
 from pynsqd.core.ids import ids_from
-from pynsqd.wire.encoder import message_id, skip_frames, split_frames
+from pynsqd.wire.constants import MESSAGE_HEADER
+from pynsqd.wire.encoder import skip_frames, split_frames, timestamp_ns
+
+_FRAMED: Final = MESSAGE_HEADER - published.SIZE_SIZE  # what a message grows by when it is framed
 
 
 class Batch:
@@ -15,35 +21,25 @@ class Batch:
     visit and a whole batch goes to a consumer without being copied.
     """
 
-    __slots__ = ("_ids", "count", "frames", "fresh", "position", "skipped")
+    __slots__ = ("count", "frames", "fresh", "ids", "position", "size", "skipped")
 
     def __init__(
-        self,
-        ids: list[bytes] | None,
-        frames: bytes,
-        position: int = -1,
-        *,
-        count: int = 0,
-        fresh: bool = True,
-        skipped: int = 0,
+        self, ids: list[bytes], frames: bytes, position: int = -1, *, fresh: bool = True, skipped: int = 0
     ) -> None:
-        """Without ``ids`` they are those of ``count`` messages that one IdGenerator has named together."""
-        self._ids = ids
-        self.count = count if ids is None else len(ids)
+        self.ids = ids
         self.frames = frames
+        self.count = len(ids)
         self.position = position
         self.fresh = fresh
+        self.size = len(frames)  # bytes of the frames
         self.skipped = skipped
-
-    @property
-    def ids(self) -> list[bytes]:
-        """The ids of the messages. Made when they are first asked for: a channel that is behind never does."""
-        if self._ids is None:
-            self._ids = ids_from(message_id(self.frames), self.count)
-        return self._ids
 
     def __len__(self) -> int:
         return self.count
+
+    def timestamp_ns(self, offset: int = 0) -> int:
+        """Return when the message with the frame at ``offset`` was published, in ns since the epoch."""
+        return timestamp_ns(self.frames, offset)
 
     def first(self, count: int) -> "Batch":
         """Return a batch of the first ``count`` messages."""
@@ -61,3 +57,45 @@ class Batch:
         """Return a batch of all but the first ``count`` messages."""
         frames = self.frames[skip_frames(self.frames, 0, count) :]
         return Batch(self.ids[count:], frames, self.position, fresh=self.fresh, skipped=self.skipped + count)
+
+
+class Published(Batch):
+    """Messages as they were published, all at once. Ids and frames are made when one channel asks, for all of them."""
+
+    __slots__ = ("_frames", "_ids", "_messages")
+
+    def __init__(self, messages: bytes, count: int, position: int = -1) -> None:
+        """``messages`` are ``count`` of them as published.pack has put them together."""
+        self._frames: bytes | None = None
+        self._ids: list[bytes] | None = None
+        self._messages = messages
+        self.count = count
+        self.position = position
+        self.fresh = True
+        self.size = len(messages) - published.HEAD_SIZE + count * _FRAMED
+        self.skipped = 0
+
+    @property
+    def messages(self) -> bytes:
+        """What the log keeps; not to be asked for once there are frames."""
+        assert self._frames is None  # noqa: S101 - a batch is in the log before any channel has it
+        return self._messages
+
+    @property
+    def ids(self) -> list[bytes]:  # type: ignore[override]
+        """The ids of the messages."""
+        if self._ids is None:
+            self._ids = ids_from(published.first_id(self._messages), self.count)
+        return self._ids
+
+    @property
+    def frames(self) -> bytes:  # type: ignore[override]
+        """The messages as they are sent, one frame after the other."""
+        if self._frames is None:
+            self._frames = published.frames(self._messages, self.ids)
+            self._messages = b""
+        return self._frames
+
+    def timestamp_ns(self, offset: int = 0) -> int:
+        """Return when they were published, in ns since the epoch."""
+        return timestamp_ns(self.frames, offset) if self._frames is not None else published.timestamp_ns(self._messages)

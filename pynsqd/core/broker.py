@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from pynsqd.core.batch import Batch
 from pynsqd.core.changes import Change, ChangeKind
 from pynsqd.core.channel import Channel
 from pynsqd.core.ids import IdGenerator
@@ -17,7 +16,6 @@ from pynsqd.core.stats import BrokerStats, StorageStats
 from pynsqd.core.timers import Timers
 from pynsqd.core.topic import Topic
 from pynsqd.options import Options
-from pynsqd.wire.encoder import message_frames
 from pynsqd.wire.errors import Draining, LimitReached, StartupError, StorageError
 from pynsqd.wire.identify import Limits
 from pynsqd.wire.names import is_ephemeral
@@ -196,12 +194,6 @@ class Broker:
     def note(self, kind: ChangeKind, topic: str, channel: str) -> None:
         """Remember a change of topics or channels for those who save or announce it."""
         self._changes.append(Change(kind, topic, channel))
-
-    def frame(self, bodies: list[bytes], wall_ns: int) -> Batch:
-        """Make messages of ``bodies``, as published at ``wall_ns``: with ids, and framed."""
-        count = len(bodies)
-        prefix, ids = self.ids.take_in_parts(count, wall_ns)
-        return Batch(None, message_frames(ids, bodies, wall_ns, prefix), count=count)
 
     def end_turn(self, now_ns: int, wall_ns: int) -> None:
         """Append what was published, do what is due, deliver. Replies may be sent once this has returned."""

@@ -69,7 +69,7 @@ class Consumer:
             self.channel.timers.schedule(self.timer, now_ns + self.msg_timeout_ns)
         self.in_flight.add(batch, now_ns, self.msg_timeout_ns)
         self.message_count += batch.count
-        self._unwritten += len(batch.frames)
+        self._unwritten += batch.size
         self._send(batch.frames)
 
     def _sample(self, batch: Batch) -> Batch:

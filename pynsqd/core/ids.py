@@ -41,40 +41,26 @@ class IdGenerator:
 
     def take(self, count: int, wall_ns: int) -> list[bytes]:
         """Return ``count`` new ids for messages published at ``wall_ns``, ns since the epoch."""
-        prefix, rests = self.take_in_parts(count, wall_ns)
-        return [prefix + rest for rest in rests]
+        return ids_from(self.take_first(count, wall_ns), count)
 
-    def take_in_parts(self, count: int, wall_ns: int) -> tuple[bytes, list[bytes]]:
-        """Return what ``count`` new ids begin with, and the rest of each; an id itself is made when it is needed."""
+    def take_first(self, count: int, wall_ns: int) -> bytes:
+        """Return the first of ``count`` new ids; the others are made of it when they are needed, see ``ids_from``."""
         tick = wall_ns >> _TICK_SHIFT
         if tick > self._tick:
             self._begin(tick)
         elif self._sequence == _PER_TICK:
             self._begin(self._tick + 1)
-        first = self._sequence
-        if first + count <= _PER_TICK:
-            self._sequence = first + count
-            return self._prefix, _SUFFIXES[first : first + count]
-        ids: list[bytes] = []
-        while len(ids) < count:
-            if self._sequence == _PER_TICK:
-                self._begin(self._tick + 1)
-            first = self._sequence
-            self._sequence = min(_PER_TICK, first + count - len(ids))
-            ids += [self._prefix + suffix for suffix in _SUFFIXES[first : self._sequence]]
-        return b"", ids
-
-
-def later_id(one: bytes, ns: int) -> bytes:
-    """Return an id as high as those that are given ``ns`` after ``one``."""
-    return b"%016x" % (int(one, 16) + ((ns >> _TICK_SHIFT) << 22))
+        first = self._prefix + _SUFFIXES[self._sequence]
+        self._sequence += count
+        if self._sequence > _PER_TICK:
+            ticks, sequence = divmod(self._sequence - 1, _PER_TICK)
+            self._begin(self._tick + ticks)
+            self._sequence = sequence + 1
+        return first
 
 
 def ids_from(first_id: bytes, count: int) -> list[bytes]:
-    """Return the ids that one ``take`` of ``count`` gave, from the first of them (85 ns an id).
-
-    So nobody has to cut them out of the frames of a batch that is read from disk.
-    """
+    """Return the ids that one ``take`` of ``count`` gave, from the first of them (85 ns an id)."""
     if count == 1:
         return [first_id]
     prefix = first_id[:13]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from pynsqd.core.batch import Batch
+from pynsqd.core.batch import Batch, Published
 
 # What an OK promises (--durability): in memory, in the log, on the disk itself.
 MEMORY: Final = "memory"
@@ -76,8 +76,11 @@ class TopicLog(Protocol):
         """The bytes of those."""
         ...
 
-    def append(self, batch: Batch, more: Sequence[Batch] = (), *, consecutive: bool = True) -> None:
-        """Append batches for all channels, and set their positions. Raises StorageError, and nothing was appended."""
+    def append(self, batch: Published, more: Sequence[Published] = ()) -> None:
+        """Append batches that were published, and set their positions.
+
+        Raises StorageError, and then nothing was appended.
+        """
         ...
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:

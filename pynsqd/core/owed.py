@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 from pynsqd.core.batch import Batch
 from pynsqd.core.channel import Channel
 from pynsqd.core.dropped import Dropped
-from pynsqd.core.ids import later_id
 from pynsqd.core.in_flight import Delivery
 from pynsqd.core.log import DEFERRED_BIT, bucket_at
 from pynsqd.wire.constants import ID_LENGTH
@@ -40,8 +39,6 @@ _SECOND_ATTEMPT = 2
 # How far ahead of a cursor is looked for what was handed out after the checkpoint, and how much is read at a time.
 _NEAR = 1 << 26
 _CHUNK = 1 << 20
-# A long MPUB is given ids as it comes, and may then stand behind what was published later, by so much.
-_LATE_NS = 10_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +245,7 @@ def _find(topic: "Topic", position: int, ids: set[bytes]) -> set[bytes]:
     They were handed out within one checkpoint interval, so they are near; and where ids grow it ends with the highest.
     """
     found: set[bytes] = set()
-    highest = later_id(max(ids), _LATE_NS) if ids else b""
+    highest = max(ids, default=b"")
     stop = min(topic.read_limit[0], position + _NEAR)
     while position < stop and len(found) < len(ids):
         batches, position, _ = topic.read(position, stop, _CHUNK)

@@ -31,7 +31,7 @@ def _pub_body(session: "Session", body: bytes, now_ns: int) -> None:
 
 def pub_again(session: "Session", body: bytes) -> None:
     """Publish to the topic of the PUB before, whose line has come again."""
-    _publish(session, session.pub_topic, [body], "PUB")
+    _publish(session, session.pub_topic, body, "PUB")
 
 
 def dpub(session: "Session", params: list[bytes], now_ns: int) -> None:
@@ -52,7 +52,7 @@ def dpub(session: "Session", params: list[bytes], now_ns: int) -> None:
 def _dpub_body(session: "Session", body: bytes, now_ns: int) -> None:
     name, delay_ns = session.body_topic, session.body_delay_ns
     if not delay_ns:
-        _publish(session, name, [body], "DPUB")
+        _publish(session, name, body, "DPUB")
         return
     _accept(session, name, 1, "DPUB").publish_deferred(body, delay_ns, session, "DPUB")
 
@@ -77,24 +77,21 @@ def read_batch(session: "Session", now_ns: int) -> bool:
             return False
         if not 0 < count <= (session.broker.options.max_body_size - 4) // 5:
             raise FatalClientError(E_BAD_BODY, f"MPUB invalid message count {count}")
-        batch = session.batch = IncomingBatch(session.broker, count, session.body_size - 4)
-    if not batch.read(decoder, now_ns):
+        batch = session.batch = IncomingBatch(session.broker.options, count, session.body_size - 4)
+    if not batch.read(decoder):
         return False
     session.body_of = session.batch = None
-    if not batch.framed:
-        _publish(session, session.body_topic, batch.bodies, "MPUB")
-        return True
-    batch.frame(now_ns)
-    _accept(session, session.body_topic, batch.framed_count, "MPUB").publish_framed(batch.framed, session, "MPUB")
+    topic = _accept(session, session.body_topic, batch.count, "MPUB")
+    topic.publish_pieces(batch.pieces, batch.counts, session, "MPUB")
     return True
 
 
-def _publish(session: "Session", name: str, messages: list[bytes], verb: str) -> None:
+def _publish(session: "Session", name: str, body: bytes, verb: str) -> None:
     # What ``_accept`` does, without the call: that costs a PUB that comes alone 0.3 µs.
     topic = session.topics.get(name) or session.topic(name, verb)
-    session.published[name] = session.published.get(name, 0) + len(messages)
+    session.published[name] = session.published.get(name, 0) + 1
     session.replies.append(encoder.OK)
-    topic.publish(messages, session, verb)
+    topic.publish(body, session, verb)
 
 
 def _accept(session: "Session", name: str, count: int, verb: str) -> "Topic":

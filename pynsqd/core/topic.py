@@ -4,14 +4,15 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from pynsqd.core.batch import Batch
+from pynsqd.core import published
+from pynsqd.core.batch import Batch, Published
 from pynsqd.core.channel import Channel
 from pynsqd.core.deferred import Deferrals
 from pynsqd.core.dropped import Dropped
 from pynsqd.core.log import DEFERRED_BIT, FSYNC, MEMORY, DeferredStore, TopicLog
 from pynsqd.core.publisher import Pending, Publisher
 from pynsqd.wire.constants import MESSAGE_HEADER
-from pynsqd.wire.encoder import message_frames, timestamp_ns
+from pynsqd.wire.encoder import message_frames, sized
 from pynsqd.wire.errors import Draining, LimitReached, StorageError
 from pynsqd.wire.names import is_ephemeral
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
 
 _NO_LIMIT: Final = (0, 0)
-# More messages than this are framed in parts: 25,000 of 200 B in one go are twice as slow, they leave the caches.
-_MANY: Final = 512
-_MOST_PARTS: Final = 256
+# What was published in a turn is cut in batches of so many bytes: to frame 25,000 messages of 200 B in one go takes
+# twice as long, since they leave the caches, and nobody else has a turn meanwhile.
+_PART: Final = 1 << 16
+_MOST_PARTS: Final = 256  # the system takes 1024 pieces in one write, and a record is two
 _POSITIONS: Final = 64  # of which it is known when what is there was published
 
 
@@ -36,8 +38,9 @@ class Topic:
     __slots__ = (
         "_bodies",
         "_broker",
+        "_counts",
         "_deferred",
-        "_framed",
+        "_pieces",
         "_published",
         "_publishers",
         "_stop",
@@ -69,12 +72,13 @@ class Topic:
         held: bool,
     ) -> None:
         self._broker = broker
-        # What this turn has brought: bodies, and who waits for a reply (with its index and the verb).
+        # What this turn has brought: messages behind their sizes, how many in each piece, behind them single messages,
+        # and who waits for a reply (with its index and the verb).
+        self._pieces: list[bytes] = []
+        self._counts: list[int] = []
         self._bodies: list[bytes] = []
         self._published: dict[int, int] = {}  # see published_ns
         self._publishers: list[Pending] = []
-        # Batches that are framed already, each behind what was published before it.
-        self._framed: list[tuple[list[bytes], list[Pending], list[Batch], Pending]] = []
         self._deferred: list[tuple[bytes, int, Publisher, int, str]] = []
         self._waiting: deque[Batch] = deque()  # of an ephemeral topic
         self._waiting_count = 0
@@ -95,18 +99,35 @@ class Topic:
 
     # -- publishing ----------------------------------------------------------------------------------------------
 
-    def publish(self, bodies: list[bytes], publisher: Publisher, verb: str) -> None:
-        """Publish ``bodies`` at the end of the turn; the last reply of ``publisher`` is the OK for it."""
+    def publish(self, body: bytes, publisher: Publisher, verb: str) -> None:
+        """Publish ``body`` at the end of the turn; the last reply of ``publisher`` is the OK for it."""
         if not self._publishers:
             self._broker.publishing.append(self)
-        self._bodies += bodies
+        self._bodies.append(body)
         self._publishers.append((publisher, len(publisher.replies) - 1, verb))
 
-    def publish_framed(self, batches: list[Batch], publisher: Publisher, verb: str) -> None:
-        """Publish messages that Broker.frame has made, all or nothing, at the end of the turn; see ``publish``."""
-        self._broker.publishing.append(self)
-        self._framed.append((self._bodies, self._publishers, batches, (publisher, len(publisher.replies) - 1, verb)))
-        self._bodies, self._publishers = [], []
+    def publish_pieces(self, pieces: list[bytes], counts: list[int], publisher: Publisher, verb: str) -> None:
+        """Publish what is in ``pieces``, all or nothing, at the end of the turn; see ``publish``.
+
+        Each is as many messages as ``counts`` says, one after the other behind their sizes.
+        """
+        if not self._publishers:
+            self._broker.publishing.append(self)
+        if self._bodies:
+            self._gather()
+        self._pieces += pieces
+        self._counts += counts
+        self._publishers.append((publisher, len(publisher.replies) - 1, verb))
+
+    def _gather(self) -> None:
+        """Make a piece of the single messages, as many as a batch may have."""
+        bodies, self._bodies = self._bodies, []
+        if sum(map(len, bodies)) <= _PART:
+            self._pieces.append(sized(bodies))
+            self._counts.append(len(bodies))
+        else:
+            self._pieces += [sized([body]) for body in bodies]
+            self._counts += [1] * len(bodies)
 
     def publish_deferred(self, body: bytes, delay_ns: int, publisher: Publisher, verb: str) -> None:
         """Publish ``body`` at the end of the turn, to be delivered ``delay_ns`` later and not before."""
@@ -119,36 +140,42 @@ class Topic:
         if self._broker.draining:
             self._refuse_all()
             return
-        if self._framed:
-            framed, self._framed = self._framed, []
-            for bodies, publishers, batches, pending in framed:
-                if bodies:
-                    self._commit_many(bodies, publishers, wall_ns)
-                self._commit_batch(batches[0], batches[1:], [pending])
         if self._publishers:
-            bodies, publishers = self._bodies, self._publishers
-            self._bodies, self._publishers = [], []
-            if len(bodies) > _MANY:
-                self._commit_many(bodies, publishers, wall_ns)
-            elif bodies:
-                self._commit_batch(self._broker.frame(bodies, wall_ns), (), publishers)
+            if self._bodies:
+                self._gather()
+            pieces, counts, publishers = self._pieces, self._counts, self._publishers
+            self._pieces, self._counts, self._publishers = [], [], []
+            if len(pieces) == 1:
+                self._commit_batch(self._batch(pieces, counts[0], wall_ns), (), publishers)
+            elif pieces:
+                batches = self._cut(pieces, counts, wall_ns)
+                self._commit_batch(batches[0], batches[1:], publishers)
         if self._deferred:
             self._commit_all_deferred(now_ns, wall_ns)
 
     def _refuse_all(self) -> None:
         """Drop what the turn has brought: the node takes no more messages."""
-        publishers = [one for _, before, _, pending in self._framed for one in (*before, pending)]
-        publishers += self._publishers
+        publishers = self._publishers
         publishers += [(publisher, reply, verb) for _, _, publisher, reply, verb in self._deferred]
-        self._bodies, self._publishers, self._framed, self._deferred = [], [], [], []
+        self._pieces, self._counts, self._bodies, self._publishers, self._deferred = [], [], [], [], []
         self._refuse(publishers, Draining())
 
-    def _commit_many(self, bodies: list[bytes], publishers: list[Pending], wall_ns: int) -> None:
-        size = max(_MANY, len(bodies) // _MOST_PARTS + 1)
-        parts = [self._broker.frame(bodies[at : at + size], wall_ns) for at in range(0, len(bodies), size)]
-        self._commit_batch(parts[0], parts[1:], publishers)
+    def _cut(self, pieces: list[bytes], counts: list[int], wall_ns: int) -> list[Published]:
+        """Make batches of much that was published in one turn."""
+        enough = max(_PART, sum(map(len, pieces)) // _MOST_PARTS)
+        batches = []
+        first = size = 0
+        for behind, piece in enumerate(pieces, 1):
+            size += len(piece)
+            if size >= enough or behind == len(pieces):
+                batches.append(self._batch(pieces[first:behind], sum(counts[first:behind]), wall_ns))
+                first, size = behind, 0
+        return batches
 
-    def _commit_batch(self, batch: Batch, more: Sequence[Batch], publishers: list[Pending]) -> None:
+    def _batch(self, pieces: list[bytes], count: int, wall_ns: int) -> Published:
+        return Published(published.pack(self._broker.ids.take_first(count, wall_ns), wall_ns, pieces), count)
+
+    def _commit_batch(self, batch: Published, more: Sequence[Published], publishers: list[Pending]) -> None:
         """Commit a batch and those that were published with it, all or nothing."""
         coming = batch.count
         for other in more:
@@ -163,7 +190,7 @@ class Topic:
         self.message_count += coming
         for one in (batch, *more):
             coming -= one.count
-            self.message_bytes += len(one.frames) - one.count * MESSAGE_HEADER
+            self.message_bytes += one.size - one.count * MESSAGE_HEADER
             if self.flowing:
                 for channel in self.channels.values():
                     channel.put(one, coming)
@@ -252,7 +279,7 @@ class Topic:
                 return 0
             if not batches:
                 return 0
-            self._published[position] = timestamp_ns(batches[0].frames)
+            self._published[position] = batches[0].timestamp_ns()
         return self._published[position]
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:
@@ -298,7 +325,7 @@ class Topic:
     def next_published_ns(self) -> int:
         """When what waits longest for a channel was published, in ns since the epoch; 0 if nothing waits."""
         if self._waiting:
-            return timestamp_ns(self._waiting[0].frames)
+            return self._waiting[0].timestamp_ns()
         return self.published_ns(self._stop[0]) if self._logged > 0 else 0
 
     @property
@@ -400,7 +427,7 @@ class Topic:
         for name in list(self.channels):
             self.channels.pop(name).close()
             self._broker.note("channel_deleted", self.name, name)
-        self._bodies, self._publishers, self._framed, self._deferred = [], [], [], []
+        self._pieces, self._counts, self._bodies, self._publishers, self._deferred = [], [], [], [], []
         self.deferrals.close()
         if self.log is not None:
             self.log.delete()

@@ -22,7 +22,7 @@ from pynsqd.httpapi.publish import (
     publish,
     read_target,
     refused,
-    split_in_parts,
+    split,
     too_big,
 )
 from pynsqd.httpapi.stats import StatsApi
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from pynsqd.core.batch import Batch
     from pynsqd.core.publisher import Failure
     from pynsqd.httpapi.node import Node
     from pynsqd.runtime.http_connection import HttpServer
@@ -148,16 +147,16 @@ class PublishApi:
     async def _publish_in_parts(self, target: Target, body: bytes, publisher: _Publisher) -> Reply:
         """Publish a large batch, all or nothing; others have their turn between its parts."""
         broker = self._turn.broker
-        batches: list[Batch] = []
+        pieces: list[bytes] = []
+        counts: list[int] = []
         try:
             broker.topic(target.topic)
-            for bodies in split_in_parts(body, target.binary, broker.options):
-                if bodies:
-                    batches.append(broker.frame(bodies, broker.wall_ns(self._turn.now_ns())))
+            for piece, count in split(body, target.binary, broker.options):
+                pieces.append(piece)
+                counts.append(count)
                 await self._turn.committed()
-            if batches:
-                publisher.replies.append(b"OK")
-                broker.topic(target.topic).publish_framed(batches, publisher, "MPUB")
+            publisher.replies.append(b"OK")
+            broker.topic(target.topic).publish_pieces(pieces, counts, publisher, "MPUB")
         except REFUSALS as error:
             return refused(error)
         return await self._answer(publisher, None)

@@ -8,6 +8,7 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from pynsqd.runtime.http import HttpError, Reply, argument, failure, parse_query, plain
+from pynsqd.wire.encoder import sized
 from pynsqd.wire.errors import Draining, LimitReached, StorageError
 from pynsqd.wire.names import is_valid_name
 
@@ -125,16 +126,15 @@ def publish(broker: Broker, target: Target, body: bytes, publisher: Publisher, o
         if topic is None or target.refusal is not None:
             return target.refusal
         if target.batch:
-            split = split_binary if target.binary else split_lines
-            bodies = split(body, broker.options)
+            parts = list(split(body, target.binary, broker.options))
             publisher.replies.append(ok)
-            topic.publish(bodies, publisher, "MPUB")
+            topic.publish_pieces([piece for piece, _ in parts], [count for _, count in parts], publisher, "MPUB")
         elif target.delay_ns:
             publisher.replies.append(ok)
             topic.publish_deferred(body, target.delay_ns, publisher, "PUB")
         else:
             publisher.replies.append(ok)
-            topic.publish([body], publisher, "PUB")
+            topic.publish(body, publisher, "PUB")
     except REFUSALS as error:
         return refused(error)
     return None
@@ -155,41 +155,32 @@ def not_stored(error: StorageError) -> Reply:
     return replace(reply, headers=(*reply.headers, ("Retry-After", "1")))
 
 
-def split_lines(body: bytes, options: Options) -> list[bytes]:
-    r"""Split a text batch at ``\n``; empty messages are skipped and ``\r`` is kept.
+def split(body: bytes, binary: bool, options: Options) -> Iterator[tuple[bytes, int]]:
+    r"""Split a batch: messages behind their sizes, and how many, so much at a time that nobody else waits long.
+
+    In a text batch ``\n`` ends a message, empty ones are skipped and ``\r`` is kept. A binary one is a count, then that
+    many messages, each behind its size; what follows them is ignored.
 
     Raises:
-        HttpError: 413 MSG_TOO_BIG.
+        HttpError: 413 BAD_BODY for the count of a binary batch, BAD_MESSAGE for a message of it, MSG_TOO_BIG.
     """
-    bodies = [line for line in body.split(b"\n") if line]
-    if bodies and max(map(len, bodies)) > options.max_msg_size:
-        raise HttpError(413, "MSG_TOO_BIG")
-    return bodies
-
-
-def split_binary(body: bytes, options: Options) -> list[bytes]:
-    """Split a binary batch: a count, then that many messages, each behind its size. What follows them is ignored.
-
-    Raises:
-        HttpError: 413 BAD_BODY for the count, BAD_MESSAGE for a message.
-    """
-    return _read_binary(body, 4, _binary_count(body, options), len(body), options)[0]
-
-
-def split_in_parts(body: bytes, binary: bool, options: Options) -> Iterator[list[bytes]]:
-    """Split a large batch as ``split_lines`` and ``split_binary`` do, so much at a time that nobody else waits long."""
     size = max(_PART, len(body) // _MOST_PARTS)
     if binary:
         at, left = 4, _binary_count(body, options)
         while left:
-            bodies, at = _read_binary(body, at, left, at + size, options)
-            left -= len(bodies)
-            yield bodies
+            count, behind = _walk_binary(body, at, left, at + size, options)
+            yield body[at:behind], count
+            left -= count
+            at = behind
         return
     at = 0
     while at < len(body):
         end = body.rfind(b"\n", at, at + size) + 1 or body.find(b"\n", at + size) + 1 or len(body)
-        yield split_lines(body[at:end], options)
+        lines = [line for line in body[at:end].split(b"\n") if line]
+        if lines:
+            if max(map(len, lines)) > options.max_msg_size:
+                raise HttpError(413, "MSG_TOO_BIG")
+            yield sized(lines), len(lines)
         at = end
 
 
@@ -200,11 +191,11 @@ def _binary_count(body: bytes, options: Options) -> int:
     return count
 
 
-def _read_binary(body: bytes, at: int, most: int, stop: int, options: Options) -> tuple[list[bytes], int]:
-    """Return up to ``most`` messages from offset ``at`` on that begin before ``stop``, and where the next begins."""
-    bodies: list[bytes] = []
+def _walk_binary(body: bytes, at: int, most: int, stop: int, options: Options) -> tuple[int, int]:
+    """Return how many messages begin from ``at`` on before ``stop``, ``most`` at most, and where the next begins."""
+    count = 0
     end = len(body)
-    while len(bodies) < most and (at < stop or at >= end):
+    while count < most and (at < stop or at >= end):
         start = at + 4
         if start > end:
             raise HttpError(413, "BAD_MESSAGE")
@@ -212,5 +203,5 @@ def _read_binary(body: bytes, at: int, most: int, stop: int, options: Options) -
         at = start + size
         if not 0 < size <= options.max_msg_size or at > end:
             raise HttpError(413, "BAD_MESSAGE")
-        bodies.append(body[start:at])
-    return bodies, at
+        count += 1
+    return count, at

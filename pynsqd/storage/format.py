@@ -1,4 +1,4 @@
-"""How segment files are laid out, version 1; docs/storage-format.md describes it. Pure: bytes in, bytes out. Hot."""
+"""How segment files are laid out, version 2; docs/storage-format.md describes it. Pure: bytes in, bytes out. Hot."""
 
 from struct import Struct
 from typing import Final, Literal, NamedTuple
@@ -8,11 +8,17 @@ try:
 except ImportError:
     from zlib import crc32
 
-VERSION: Final = 1
+from pynsqd.core import published
+from pynsqd.core.ids import ids_from
+from pynsqd.wire.encoder import message_id, split_frames
 
-BATCH: Final = 1  # payload: message frames
+VERSION: Final = 2
+
+BATCH: Final = 1  # payload: message frames; all batches of version 1, those that were imported since
 OWED: Final = 2  # payload: channel, message frames
 DEFERRED: Final = 3  # payload: due time, channel, message frames
+PUBLISHED: Final = 4  # payload: messages as pynsqd.core.published puts them together; not in version 1
+FOR_ALL: Final = frozenset((BATCH, PUBLISHED))  # plain messages: every channel gets them in order
 
 # Flag of a BATCH: its ids follow each other as IdGenerator gives them, see pynsqd.core.ids.ids_from.
 CONSECUTIVE: Final = 1
@@ -155,3 +161,13 @@ def unpack_channel(payload: bytes, offset: int = 0) -> tuple[str, bytes]:
     begin = offset + 1
     end = begin + payload[offset]
     return payload[begin:end].decode(), payload[end:]
+
+
+def plain_messages(kind: int, flags: int, count: int, payload: bytes) -> tuple[list[bytes], bytes]:
+    """Return the ids and the frames of the messages in a record for all channels."""
+    if kind == PUBLISHED:
+        ids = ids_from(published.first_id(payload), count)
+        return ids, published.frames(payload, ids)
+    if flags & CONSECUTIVE:
+        return ids_from(message_id(payload), count), payload
+    return [message_id(frame) for frame in split_frames(payload)], payload

@@ -9,7 +9,7 @@ from typing import Final
 from pynsqd.storage import files
 from pynsqd.storage.format import (
     ANY_SALT,
-    BATCH,
+    FOR_ALL,
     MORE,
     RECORD_HEADER_SIZE,
     RECORD_MAGIC,
@@ -78,6 +78,7 @@ class Segment:
         "sync_failed",
         "unreadable",
         "unsynced",
+        "version",
     )
 
     def __init__(
@@ -105,6 +106,7 @@ class Segment:
         self.sync_failed = False
         self.unreadable = False  # the disk could not read some of it
         self.unsynced = False
+        self.version = header.version
 
     @property
     def end(self) -> int:
@@ -338,7 +340,7 @@ class Segment:
         found = self.last_record()
         if found:
             header = found[1]
-            return header.sequence + (header.messages if header.kind == BATCH else 0)
+            return header.sequence + (header.messages if header.kind in FOR_ALL else 0)
         return None if self._salt == ANY_SALT else self.sequence
 
 

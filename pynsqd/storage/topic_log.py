@@ -11,27 +11,27 @@ from threading import Lock
 from time import monotonic_ns
 from typing import Final
 
-from pynsqd.core.batch import Batch
-from pynsqd.core.ids import ids_from
+from pynsqd.core.batch import Batch, Published
 from pynsqd.core.log import DEFERRED_BIT
 from pynsqd.storage import files
 from pynsqd.storage.format import (
     ANY_SALT,
     BATCH,
-    CONSECUTIVE,
+    FOR_ALL,
     OWED,
+    PUBLISHED,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,
     VERSION,
     Record,
     SegmentHeader,
     pack_channel,
+    plain_messages,
     unpack_channel,
 )
 from pynsqd.storage.quarantine import Quarantine
 from pynsqd.storage.segment import Descriptors, Segment, Unsynced, read_header
 from pynsqd.storage.timings import Timings
-from pynsqd.wire.constants import ID_AT, ID_LENGTH
 from pynsqd.wire.encoder import message_id, split_frames
 
 BAD: Final = "bad"
@@ -41,7 +41,6 @@ _SEGMENT_SUFFIX: Final = ".seg"
 _SEGMENT_NAME: Final = re.compile(r"([0-9]{20})\.seg")
 _OURS: Final = (_SEGMENT_SUFFIX, ".def", ".bad", PROBE)
 
-_ID_END: Final = ID_AT + ID_LENGTH
 _ALONE: Final = 1 << 14  # a record of so many bytes is a Batch of its own, smaller ones are joined
 _JOINED: Final = 1 << 16  # ... up to so many bytes
 _FETCH: Final = 1 << 20  # how far behind a position its messages are looked for
@@ -84,6 +83,8 @@ class TopicLog:
         if self._open and not self._open.sealed:
             self._open.open_flags = files.APPEND
             self._open.recover()
+            if self._open.version < VERSION:
+                self._open.sealed = True  # an old node could not read what would be appended
         self.end = self._segments[-1].end if self._segments else 0
         sequences = (segment.end_sequence() for segment in reversed(self._segments))
         self.end_sequence = max(next((one for one in sequences if one is not None), 0), known_sequence)
@@ -127,25 +128,28 @@ class TopicLog:
 
     # -- append --------------------------------------------------------------------------------------------------
 
-    def append(self, batch: Batch, more: Sequence[Batch] = (), *, consecutive: bool = True) -> None:
-        """Append a batch, and more in the same write, and set their positions.
+    def append(self, batch: Published, more: Sequence[Published] = ()) -> None:
+        """Append a batch that was published, and more in the same write, and set their positions.
 
-        ``consecutive``: the ids of each are those of one IdGenerator.take. Raises StorageError, and then nothing of all
-        that was appended.
+        Raises StorageError, and then nothing of all that was appended.
         """
         count = batch.count
-        flags = CONSECUTIVE if consecutive else 0
         if not more:
-            batch.position = self._append(BATCH, flags, count, batch.frames)
+            batch.position = self._append(PUBLISHED, 0, count, batch.messages)
             self.end_sequence += count
             return
         *before, last = batch, *more
-        payloads = [(one.count, one.frames) for one in before]
-        position = self._append(BATCH, flags, last.count, last.frames, payloads)
+        payloads = [(one.count, one.messages) for one in before]
+        position = self._append(PUBLISHED, 0, last.count, last.messages, payloads)
         for one in (batch, *more):
             one.position = position
-            position += RECORD_HEADER_SIZE + len(one.frames)
+            position += RECORD_HEADER_SIZE + len(one.messages)
             self.end_sequence += one.count
+
+    def append_frames(self, frames: bytes, count: int) -> None:
+        """Append messages that were published elsewhere, at any times and with any ids. Raises StorageError."""
+        self._append(BATCH, 0, count, frames)
+        self.end_sequence += count
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:
         """Append messages that only ``channel`` still owes and return their position. Raises StorageError."""
@@ -244,22 +248,21 @@ class TopicLog:
                 length = len(payload)
                 next_position = at + RECORD_HEADER_SIZE + length
                 next_sequence = sequence
-                if kind != BATCH:
+                if kind not in FOR_ALL:
                     continue
                 next_sequence += count
                 if joined and (length >= _ALONE or next_position > full):
                     batches.append(Batch(ids, b"".join(joined), first))
                     ids, joined = [], []
+                if kind == PUBLISHED and length >= _ALONE:
+                    batches.append(Published(payload, count, at))
+                    continue
                 if not joined:
                     first = at
                     full = at if length >= _ALONE else at + _JOINED
-                if count == 1:
-                    ids.append(payload[ID_AT:_ID_END])
-                elif flags & CONSECUTIVE:
-                    ids += ids_from(payload[ID_AT:_ID_END], count)
-                else:
-                    ids += map(message_id, split_frames(payload))
-                joined.append(payload)
+                its_ids, frames = plain_messages(kind, flags, count, payload)
+                ids += its_ids
+                joined.append(frames)
             if batches or joined:
                 break
         else:
@@ -294,8 +297,8 @@ class TopicLog:
         wanted = set(ids)
         found: dict[bytes, bytes] = {}
         for run in self._runs(max(position, self.start), min(position + _FETCH, self.end), _CHUNK):
-            for _, kind, _, _, _, payload in run:
-                frames = payload if kind == BATCH else unpack_channel(payload)[1]
+            for _, kind, flags, count, _, payload in run:
+                frames = unpack_channel(payload)[1] if kind == OWED else plain_messages(kind, flags, count, payload)[1]
                 for frame in split_frames(frames):
                     if message_id(frame) in wanted:
                         wanted.discard(message_id(frame))

@@ -18,7 +18,6 @@ from pathlib import Path
 from struct import Struct
 from typing import Any, Final
 
-from pynsqd.core.batch import Batch
 from pynsqd.core.log import LOG
 from pynsqd.options import Options
 from pynsqd.storage import files
@@ -286,7 +285,7 @@ class TopicImport:
 
     def _append(self, frames: Iterator[bytes]) -> None:
         for ids, joined, _ in _groups(frames):
-            self._log.append(Batch(ids, joined), consecutive=False)
+            self._log.append_frames(joined, len(ids))
 
 
 def _groups(frames: Iterator[bytes]) -> Iterator[tuple[list[bytes], bytes, list[int]]]:

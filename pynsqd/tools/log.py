@@ -12,7 +12,7 @@ from pynsqd.core.log import DEFERRED_BIT
 from pynsqd.storage import metadata
 from pynsqd.storage.checkpoint import FILE_NAMES, Checkpoint
 from pynsqd.storage.dirlock import DirLock
-from pynsqd.storage.format import DEFERRED, OWED, Record, unpack_channel
+from pynsqd.storage.format import DEFERRED, OWED, Record, plain_messages, unpack_channel
 from pynsqd.storage.log_store import LogStore
 from pynsqd.tools.command import CLEAN, FOUND, MISUSED, Arguments, MisusedError, run, warn
 from pynsqd.tools.progress import Progress
@@ -225,7 +225,7 @@ def _dump(arguments: Namespace, live: bool) -> int:
 
 
 def _messages(record: Record) -> Iterator[tuple[dict[str, Any], bytes]]:
-    position, kind, _, _, _, payload = record
+    position, kind, flags, count, _, payload = record
     if is_filler(record):
         return
     channel, due_ns = "", 0
@@ -234,6 +234,8 @@ def _messages(record: Record) -> Iterator[tuple[dict[str, Any], bytes]]:
         channel, payload = unpack_channel(payload, DUE_SIZE)
     elif kind == OWED:
         channel, payload = unpack_channel(payload)
+    else:
+        payload = plain_messages(kind, flags, count, payload)[1]
     for frame in split_frames(payload):
         message: dict[str, Any] = {
             "position": position,

@@ -11,8 +11,8 @@ from pynsqd.core.log import DEFERRED_BIT, bucket_position
 from pynsqd.storage import files
 from pynsqd.storage.format import (
     ANY_SALT,
-    BATCH,
     DEFERRED,
+    FOR_ALL,
     OWED,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,
@@ -147,7 +147,7 @@ class TopicFiles:
             return  # it is being written
         damage = Damage("tail" if tail else "record", segment.path, position, size, why)
         if header:
-            damage.sequence = header.sequence + (header.messages if header.kind == BATCH else 0)
+            damage.sequence = header.sequence + (header.messages if header.kind in FOR_ALL else 0)
         else:
             self._pending.append(damage)
         self._report(damage)
@@ -214,7 +214,7 @@ class TopicFiles:
                 expected = -1
                 continue
             expected = self._continue(expected, sequence, segment, position)
-            if kind == BATCH:
+            if kind in FOR_ALL:
                 counts.messages += count
                 expected += count
             else:

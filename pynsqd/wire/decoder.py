@@ -55,6 +55,37 @@ def _cut(data: bytes, start: int, count: int, layout: tuple[int, int, int]) -> l
     return pieces
 
 
+def _are_equal(data: bytes, start: int, count: int, stride: int) -> bool:
+    """Tell whether ``count`` messages behind their sizes, from ``start`` on, are all as long as the first.
+
+    Their sizes are then columns with a stride, which four scans in C check: 0.01 µs a message, where to walk from one
+    to the next takes 0.1. Batches of telemetry are like that.
+    """
+    end = start + count * stride
+    return (  # where sizes differ the last byte says so soonest
+        data[start + 3 : end : stride].count(data[start + 3]) == count
+        and data[start + 2 : end : stride].count(data[start + 2]) == count
+        and data[start + 1 : end : stride].count(data[start + 1]) == count
+        and data[start:end:stride].count(data[start]) == count
+    )
+
+
+def cut_messages(data: bytes, start: int, count: int) -> tuple[list[bytes], int]:
+    """Return the bodies of ``count`` messages behind their sizes, from ``start`` to the end of ``data``.
+
+    And their size if all of them have the same, else 0.
+    """
+    size: int = _INT32.unpack_from(data, start)[0]
+    if len(data) - start == count * (4 + size) and _are_equal(data, start, count, 4 + size):
+        return _cut(data, start, count, (4, size, 0)), size
+    bodies = []
+    for _ in range(count):
+        begin = start + 4
+        start = begin + _INT32.unpack_from(data, start)[0]
+        bodies.append(data[begin:start])
+    return bodies, 0
+
+
 class LineTooLong(NsqError):
     """No newline in the first 16384 bytes: nsqd closes without a frame."""
 
@@ -227,20 +258,25 @@ class Decoder:
         self._pos = stop
         return taken
 
-    def messages(self, bodies: list[bytes], count: int, budget: int, max_size: int) -> int:
-        """Append to ``bodies`` the messages of a batch (size, bytes) that have come, until there are ``count``.
+    def messages(self, count: int, budget: int, max_size: int) -> tuple[bytes, int]:
+        """Take the messages of a batch that have come whole, up to ``count``, each behind its size, and as they are.
 
-        ``budget`` is what is left of the batch's declared size in bytes; returns what is left of it afterwards.
+        ``budget`` is what is left of the batch's declared size in bytes. Returns the messages and how many they are.
         Raises BadMessageSize for a size not in 1..max_size, BatchOverrun if the messages do not fit the budget.
         """
         data = self._data
-        start = self._pos
-        pos = start + self._equal_messages(bodies, count, budget, max_size)
+        start = pos = self._pos
         end = len(data)
         limit = start + budget
-        wanted = 0
+        wanted = arrived = 0
         size_at = _INT32.unpack_from
-        for index in range(len(bodies), count):
+        if budget >= 8 and end - start >= 8:
+            stride: int = 4 + size_at(data, start)[0]
+            most = min((min(end, limit) - start) // max(1, stride), count)
+            if 4 < stride <= 4 + max_size and _are_equal(data, start, most, stride):
+                arrived = most
+                pos += most * stride
+        for index in range(arrived, count):
             body = pos + 4
             if body > limit:
                 raise BatchOverrun
@@ -256,37 +292,14 @@ class Decoder:
                     raise BatchOverrun
                 wanted = stop - pos
                 break
-            bodies.append(data[body:stop])
             pos = stop
+            arrived = index + 1
         if pos > limit:
             raise BatchOverrun
         self._pos = pos
         if wanted:
             self._await(wanted)
-        return budget - (pos - start)
-
-    def _equal_messages(self, bodies: list[bytes], count: int, budget: int, max_size: int) -> int:
-        """Append the messages that have come, if all are of the size of the first; returns their bytes.
-
-        Their sizes are then columns with a stride, which four scans in C check, so that a message costs next to nothing
-        but its copy (0.05 µs against 0.19 µs). Batches of telemetry are like that.
-        """
-        data = self._data
-        start = self._pos
-        have = min(len(data) - start, budget)
-        if have < 8:
-            return 0
-        size: int = _INT32.unpack_from(data, start)[0]
-        stride = 4 + size
-        if not 0 < size <= max_size or have < 2 * stride:
-            return 0
-        many = min(have // stride, count - len(bodies))
-        end = start + many * stride
-        for column in (3, 2, 1, 0):  # where sizes differ the last byte says so soonest
-            if data[start + column : end : stride].count(data[start + column]) != many:
-                return 0
-        bodies += _cut(data, start, many, (4, size, 0))
-        return end - start
+        return data[start:pos], arrived
 
     def drain(self) -> bytes:
         """Take everything that has come: from here on the bytes mean something else."""

@@ -52,18 +52,33 @@ class _Heads(dict[int, bytes]):
 _heads: Final = _Heads()
 
 
-def message_frames(ids: list[bytes], bodies: list[bytes], timestamp_ns: int, prefix: bytes = b"") -> bytes:
-    """Frame a batch of first deliveries (attempts = 1), one frame after the other. Each id begins with ``prefix``.
+def message_frames(ids: list[bytes], bodies: list[bytes], timestamp_ns: int, size: int = 0) -> bytes:
+    """Frame a batch of first deliveries (attempts = 1), one frame after the other. With ``size`` all bodies have that.
 
-    Slice assignment and one join instead of a loop: 0.1 µs a message.
+    Slice assignment and one join instead of a loop: 0.1 µs a message, 0.07 if they are of one size.
     """
-    same = _STAMP.pack(timestamp_ns, 1) + prefix
+    stamp = _STAMP.pack(timestamp_ns, 1)
     if len(bodies) == 1:
-        return b"".join((_heads[len(bodies[0])], same, ids[0], bodies[0]))
-    parts = [same] * (len(bodies) * 4)
+        return b"".join((_heads[len(bodies[0])], stamp, ids[0], bodies[0]))
+    if size:
+        parts = [_heads[size] + stamp] * (len(bodies) * 3)
+        parts[1::3] = ids
+        parts[2::3] = bodies
+        return b"".join(parts)
+    parts = [stamp] * (len(bodies) * 4)
     parts[0::4] = map(_heads.__getitem__, map(len, bodies))
     parts[2::4] = ids
     parts[3::4] = bodies
+    return b"".join(parts)
+
+
+def sized(bodies: list[bytes]) -> bytes:
+    """Put messages one after the other as in an MPUB, each behind its size."""
+    if len(bodies) == 1:
+        return _SIZE.pack(len(bodies[0])) + bodies[0]
+    parts: list[bytes] = [b""] * (2 * len(bodies))
+    parts[0::2] = map(_SIZE.pack, map(len, bodies))
+    parts[1::2] = bodies
     return b"".join(parts)
 
 

@@ -1,19 +1,14 @@
-"""Long MPUBs: framed while they come in, published all or not at all."""
+"""MPUBs that come in pieces: published all or not at all."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pynsqd.core import incoming_batch
-from tests.support.session_wire import OK, Client, FailingLogs, Node, S, command, error, mpub
+from pynsqd.core import topic
+from tests.support.session_wire import OK, Client, FailingLogs, Node, command, error, mpub
 
 READ = 1 << 16
 BODIES = [b"%05d" % number + b"x" * 195 for number in range(2000)]
-
-
-@pytest.fixture(autouse=True)
-def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(incoming_batch, "_WORTH_FRAMING", 50)
 
 
 def _send_in_reads(client: Client, data: bytes, size: int = READ) -> None:
@@ -45,7 +40,7 @@ def test_split_anywhere_it_is_one_mpub(bodies: list[bytes], cuts: list[int], roo
     assert node.topic().message_bytes == sum(len(message.body) for message in messages)
 
 
-def test_it_is_framed_as_it_comes_and_not_there_before_its_end() -> None:
+def test_it_is_not_there_before_its_end() -> None:
     logs = FailingLogs()
     node = Node(logs)
     consumer = node.consumer(2500)
@@ -54,17 +49,32 @@ def test_it_is_framed_as_it_comes_and_not_there_before_its_end() -> None:
     _send_in_reads(client, stream[:-1])
     assert (client.take(), consumer.messages(), logs.appended()["t"]) == ([], [], [])
     node.clock.advance(s=3)
+    node.publish(b"meanwhile")
     client.send(stream[-1:])
     node.turn()
     assert client.take() == [OK]
     messages = consumer.messages()
-    assert [message.body for message in messages] == BODIES
+    assert [message.body for message in messages] == [b"meanwhile", *BODIES]
+    ids = [message.id for message in messages]
+    assert ids == sorted(ids)
+    assert {message.timestamp_ns for message in messages} == {node.wall_ns}
     parts = logs.appended()["t"]
-    assert sum(parts) == len(BODIES)
-    assert len(parts) == 8  # as many as reads
-    # Each was stamped when it came, as by nsqd.
-    assert messages[0].timestamp_ns == node.wall_ns - 3 * S
-    assert messages[-1].timestamp_ns == node.wall_ns
+    assert sum(parts) == 1 + len(BODIES)
+    assert 6 <= len(parts) <= 8  # of 64 KiB, or a little more
+
+
+def test_as_many_parts_as_one_write_can_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(topic, "_PART", 1000)
+    monkeypatch.setattr(topic, "_MOST_PARTS", 16)
+    logs = FailingLogs()
+    node = Node(logs)
+    client = node.client()
+    _send_in_reads(client, mpub(b"t", BODIES), 1000)
+    assert client.take() == [OK]
+    parts = logs.appended()["t"]
+    assert len(parts) == 16
+    assert max(parts) - min(parts[:-1]) < 10
+    assert [message.body for message in node.consumer(2500).messages()] == BODIES
 
 
 @pytest.mark.parametrize(

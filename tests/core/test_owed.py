@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pynsqd.core import incoming_batch, owed
+from pynsqd.core import owed
 from pynsqd.core.batch import Batch
 from pynsqd.core.ids import IdGenerator
 from pynsqd.core.log import DeferredRecord
@@ -514,32 +514,6 @@ def test_what_came_back_is_found_ahead_where_ids_do_not_grow(monkeypatch: pytest
     assert node.channel().depth == 3
     assert sorted(_seen(_consumer(node).messages())) == [(b"3", 2), (b"5", 1), (b"9", 1)]
     assert describe(node.topic(), 7, 8, 9).state["ids_grow_from"] == node.states["t"]["ids_grow_from"]
-
-
-def test_what_came_back_of_a_long_mpub_is_found_behind_what_was_published_meanwhile(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(owed, "_CHUNK", 1)
-    monkeypatch.setattr(incoming_batch, "_WORTH_FRAMING", 1)
-    node = Node()
-    client = _consumer(node)
-    client.answers = True
-    node.checkpoint()
-    slow = node.client()
-    batch = mpub(b"t", [b"first", b"second"])
-    slow.send(batch[:-1])
-    node.advance(s=9)
-    node.publish(b"meanwhile")
-    slow.send(batch[-1:])
-    node.turn()
-    meanwhile, first, _ = client.messages()
-    assert (meanwhile.body, first.body) == (b"meanwhile", b"first")
-    assert first.id < meanwhile.id
-    client.send(b"RDY 0\nREQ " + first.id + b" 0\n")
-    node.turn()
-    node.kill()
-    assert node.channel().depth == 3
-    assert sorted(_seen(_consumer(node).messages())) == [(b"first", 2), (b"meanwhile", 1), (b"second", 1)]
 
 
 def test_what_is_not_ahead_is_not_looked_for_in_a_whole_backlog(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,13 @@
 import json
 import socket
 import time
+from collections.abc import Iterator
 from unittest.mock import MagicMock
 
 import anyio
 import pytest
 
-from pynsqd.core.batch import Batch
-from pynsqd.core.broker import Broker
+from pynsqd.httpapi import app
 from pynsqd.httpapi.node import Node
 from pynsqd.net.turn import Turn
 from pynsqd.options import Options
@@ -179,23 +179,24 @@ async def test_a_large_batch_takes_several_turns(
     target: str, node: RunningNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     turns = 0
-    framed: list[int] = []
-    end, frame = Turn._end, Broker.frame
+    cut: list[int] = []
+    end, split = Turn._end, app.split
 
     def ended(turn: Turn) -> None:
         nonlocal turns
         turns += 1
         end(turn)
 
-    def noted(broker: Broker, bodies: list[bytes], wall_ns: int) -> Batch:
-        framed.append(turns)
-        return frame(broker, bodies, wall_ns)
+    def noted(body: bytes, binary: bool, options: Options) -> Iterator[tuple[bytes, int]]:
+        for part in split(body, binary, options):
+            cut.append(turns)
+            yield part
 
     monkeypatch.setattr(Turn, "_end", ended)
-    monkeypatch.setattr(Broker, "frame", noted)
+    monkeypatch.setattr(app, "split", noted)
     async with await HttpClient.open(node.port) as client:
         assert (await client.ask(f"POST {target}", LARGE[target])).status == 200
-    assert len(framed) == len(set(framed)) > 5
+    assert len(cut) == len(set(cut)) > 5
     topic = node.broker.topics["t"]
     assert (topic.depth, topic.message_count, topic.message_bytes) == (60_000, 60_000, 300_000)
     assert node.stored() == LINES

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynsqd.httpapi import publish
-from pynsqd.httpapi.publish import Target, read_target, split_binary, split_in_parts, split_lines, too_big
+from pynsqd.httpapi.publish import Target, read_target, split, too_big
 from pynsqd.options import Options
 from pynsqd.runtime.http import HttpError
+from pynsqd.wire.decoder import cut_messages
 from tests.support.wire import sized
 
 OPTIONS = Options(max_msg_size=10, max_body_size=50)
@@ -80,11 +81,23 @@ def test_binary(value: str, binary: bool) -> None:
     assert read_target("/mpub", f"topic=t&binary={value}", OPTIONS).binary is binary
 
 
+def parts_of(body: bytes, binary: bool) -> list[list[bytes]]:
+    return [cut_messages(piece, 0, count)[0] for piece, count in split(body, binary, OPTIONS)]
+
+
+def lines(body: bytes) -> list[bytes]:
+    return [one for part in parts_of(body, False) for one in part]
+
+
+def binary_batch(body: bytes) -> list[bytes]:
+    return [one for part in parts_of(body, True) for one in part]
+
+
 def test_lines() -> None:
-    assert split_lines(b"", OPTIONS) == []
-    assert split_lines(b"a\n\nb\r\n0123456789", OPTIONS) == [b"a", b"b\r", b"0123456789"]
+    assert lines(b"") == lines(b"\n\n") == []
+    assert lines(b"a\n\nb\r\n0123456789") == [b"a", b"b\r", b"0123456789"]
     with pytest.raises(HttpError, match="413 MSG_TOO_BIG"):
-        split_lines(b"a\n01234567890\n", OPTIONS)
+        lines(b"a\n01234567890\n")
 
 
 def batch(*bodies: bytes, count: int | None = None) -> bytes:
@@ -92,8 +105,8 @@ def batch(*bodies: bytes, count: int | None = None) -> bytes:
 
 
 def test_binary_batch() -> None:
-    assert split_binary(batch(b"a", b"0123456789"), OPTIONS) == [b"a", b"0123456789"]
-    assert split_binary(batch(b"a", b"b", count=1), OPTIONS) == [b"a"]
+    assert binary_batch(batch(b"a", b"0123456789")) == [b"a", b"0123456789"]
+    assert binary_batch(batch(b"a", b"b", count=1)) == [b"a"]
 
 
 @pytest.mark.parametrize(
@@ -115,7 +128,7 @@ def test_binary_batch() -> None:
 )
 def test_bad_binary_batches(body: bytes, code: str) -> None:
     with pytest.raises(HttpError, match=f"413 {code}"):
-        split_binary(body, OPTIONS)
+        binary_batch(body)
 
 
 @given(
@@ -127,17 +140,20 @@ def test_bad_binary_batches(body: bytes, code: str) -> None:
 def test_parts_are_the_whole(bodies: list[bytes], binary: bool, off: int, size: int) -> None:
     """Messages and errors."""
     body = batch(*bodies, count=len(bodies) + off) if binary else b"\n".join(bodies)
-    split = split_binary if binary else split_lines
+    whole = binary_batch if binary else lines
+    try:
+        expected = whole(body)
+    except HttpError as error:
+        expected, refusal = None, str(error)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(publish, "_PART", size)
-        parts = split_in_parts(body, binary, OPTIONS)
-        try:
-            expected = split(body, OPTIONS)
-        except HttpError as error:
-            with pytest.raises(HttpError, match=str(error)):
-                list(parts)
+        if expected is None:
+            with pytest.raises(HttpError, match=refusal):
+                whole(body)
         else:
+            parts = parts_of(body, binary)
             assert [one for part in parts for one in part] == expected
+            assert all(sum(len(one) for one in part[1:]) < size for part in parts)
 
 
 @pytest.mark.parametrize(

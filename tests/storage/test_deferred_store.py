@@ -15,7 +15,7 @@ from pynsqd.core.batch import Batch
 from pynsqd.core.log import DEFERRED_BIT, DeferredRecord, bucket_at, bucket_of, bucket_position
 from pynsqd.storage import segment
 from pynsqd.storage.deferred_store import DeferredStore
-from pynsqd.storage.format import pack_segment_header
+from pynsqd.storage.format import VERSION, pack_segment_header
 from pynsqd.storage.log_store import LogStore
 from pynsqd.wire.encoder import split_frames
 from pynsqd.wire.errors import StartupError, StorageError
@@ -431,13 +431,15 @@ def test_foreign_files_are_left_alone(bench: Bench) -> None:
 def test_a_later_version_is_refused_and_nothing_touched(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.keep()
     with monkeypatch.context() as later:
-        later.setattr("pynsqd.storage.format.VERSION", 2)
+        later.setattr("pynsqd.storage.format.VERSION", VERSION + 1)
         header = pack_segment_header(1, bucket_position(BUCKET + 1), 0)
     bench.path().write_bytes(bench.path().read_bytes()[:-1])  # torn
     bench.path(BUCKET - 1).write_bytes(b"")
     bench.path(BUCKET + 1).write_bytes(header)
     before = {path: path.read_bytes() for path in bench.folder.iterdir()}
-    with pytest.raises(StartupError, match=rf"{BUCKET + 1}.def is of version 2, this is version 1$"):
+    with pytest.raises(
+        StartupError, match=rf"{BUCKET + 1}.def is of version {VERSION + 1}, this is version {VERSION}$"
+    ):
         bench.reopen()
     with pytest.raises(StartupError):
         bench.logs.check()

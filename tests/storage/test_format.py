@@ -33,7 +33,7 @@ def record(payload: bytes, position: int, *, kind: int = BATCH, sequence: int = 
 
 
 def test_segment_header_is_laid_out_as_the_document_says() -> None:
-    head = struct.pack(">6sHIQQ", b"pynsqd", 1, SALT, 4096, 77)
+    head = struct.pack(">6sHIQQ", b"pynsqd", 2, SALT, 4096, 77)
     assert pack_segment_header(SALT, 4096, 77) == head + struct.pack(">I", zlib.crc32(head))
 
 
@@ -45,7 +45,7 @@ def test_record_header_is_laid_out_as_the_document_says() -> None:
 
 
 def test_segment_header_reads_back() -> None:
-    assert unpack_segment_header(pack_segment_header(SALT, 4096, 77)) == SegmentHeader(1, SALT, 4096, 77)
+    assert unpack_segment_header(pack_segment_header(SALT, 4096, 77)) == SegmentHeader(2, SALT, 4096, 77)
 
 
 def test_segment_header_of_another_version_reads_back() -> None:

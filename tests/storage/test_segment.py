@@ -484,9 +484,9 @@ def test_read_header(bench: Bench) -> None:
 
 
 def test_read_header_refuses_a_later_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pynsqd.storage.format.VERSION", 2)
+    monkeypatch.setattr("pynsqd.storage.format.VERSION", VERSION + 1)
     (tmp_path / "later").write_bytes(pack_segment_header(SALT, BASE, 5))
-    with pytest.raises(StartupError, match=r"/later is of version 2, this is version 1$"):
+    with pytest.raises(StartupError, match=rf"/later is of version {VERSION + 1}, this is version {VERSION}$"):
         read_header(tmp_path / "later")
 
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pynsqd.core.batch import Batch
-from pynsqd.storage.format import pack_segment_header
+from pynsqd.storage.format import VERSION, pack_segment_header
 from pynsqd.storage.log_store import LogStore
 from pynsqd.storage.topic_log import TopicLog
 from pynsqd.wire.encoder import split_frames
 from pynsqd.wire.errors import StartupError, StorageError
-from tests.support.batches import Batches, joined
+from tests.support.batches import Batches, joined, record_size
 from tests.support.failing_files import FailingFiles
 
 TOPIC = "orders"
@@ -96,9 +96,9 @@ def test_a_new_log_is_empty_and_touches_nothing(bench: Bench, tmp_path: Path) ->
 
 def test_what_is_appended_is_read(bench: Bench) -> None:
     first, second = bench.batches.new(3, 6000), bench.batches.new(2, 9000)
-    assert bench.append(first, second) == [HEADER, 2 * HEADER + len(first.frames)]
+    assert bench.append(first, second) == [HEADER, HEADER + record_size(first)]
     batches, position, sequence = bench.log.read(0, bench.log.end, MIB)
-    assert (position, sequence) == (bench.log.end, bench.log.end_sequence) == (second.position + HEADER + 18068, 5)
+    assert (position, sequence) == (bench.log.end, bench.log.end_sequence) == (second.position + HEADER + 18032, 5)
     assert [(one.position, one.ids, one.frames) for one in batches] == [
         (one.position, one.ids, one.frames) for one in (first, second)
     ]
@@ -137,22 +137,26 @@ def test_a_joined_batch_spans_what_fetch_looks_at(bench: Bench) -> None:
 
 
 def test_ids_that_do_not_follow_each_other(bench: Bench) -> None:
-    batch = bench.batches.new(4)
-    batch.ids.reverse()
-    batch.frames = b"".join(reversed(split_frames(batch.frames)))
-    bench.log.append(batch, consecutive=False)
-    (read,), _, _ = bench.log.read(0, bench.log.end, MIB)
-    assert (read.ids, read.frames) == (batch.ids, batch.frames)
+    batch, later = bench.batches.new(4), bench.batches.new(2)
+    frames = split_frames(batch.frames)[::-1]
+    bench.log.append_frames(b"".join(frames), 4)
+    bench.append(later)
+    for _ in range(2):
+        (read,), _, sequence = bench.log.read(0, bench.log.end, MIB)
+        assert (read.ids, read.frames) == (batch.ids[::-1] + later.ids, b"".join(frames) + later.frames)
+        assert sequence == bench.log.end_sequence == 6
+        assert bench.log.fetch(HEADER, batch.ids) == dict(zip(batch.ids[::-1], frames, strict=True))
+        bench.reopen()
 
 
 def test_a_read_gives_about_as_much_as_asked_but_at_least_one_record(bench: Bench) -> None:
     many = [bench.batches.new(1, 5000) for _ in range(40)]
     positions = bench.append(*many)
-    for max_bytes in (0, 1, 5066, 20_000, 50_000):
+    for max_bytes in (0, 1, 5060, 20_000, 50_000):
         batches, position, sequence = bench.log.read(0, bench.log.end, max_bytes)
         count = sum(map(len, batches))
-        assert count == max(1, max_bytes // (HEADER + 5034))
-        assert (position, sequence) == (positions[count - 1] + HEADER + 5034, count)
+        assert count == max(1, max_bytes // record_size(many[0]))
+        assert (position, sequence) == (positions[count - 1] + record_size(many[0]), count)
     big = bench.batches.new(1, 500_000)
     bench.append(big)
     assert bench.log.read(big.position, bench.log.end, 1)[0][0].frames == big.frames
@@ -213,7 +217,7 @@ def test_what_one_channel_owes_is_read_by_nobody_else(bench: Bench) -> None:
     plain, owed = bench.batches.new(2), bench.batches.new(3)
     bench.append(plain)
     position = bench.log.append_owed("worker", owed.frames, 3)
-    assert position == plain.position + HEADER + len(plain.frames)
+    assert position == plain.position + record_size(plain)
     assert bench.log.end_sequence == 2
     batches, next_position, sequence = bench.log.read(0, bench.log.end, MIB)
     assert joined(batches) == joined([plain])
@@ -292,7 +296,7 @@ def test_positions_and_sequences_go_on_over_restarts(small: Bench) -> None:
 
 
 def test_a_torn_append_is_cut_at_every_byte(bench: Bench) -> None:
-    first, torn, later = bench.batches.new(2), bench.batches.new(3), bench.batches.new(1)
+    first, torn = bench.batches.new(2), bench.batches.new(3)
     bench.append(first)
     kept = bench.log.end
     bench.append(torn)
@@ -302,6 +306,7 @@ def test_a_torn_append_is_cut_at_every_byte(bench: Bench) -> None:
         path.write_bytes(whole[:size])
         log = bench.reopen(kept, 2)
         assert (log.end, log.end_sequence, path.stat().st_size) == (kept, 2, kept)
+        later = bench.batches.new(1)
         log.append(later)
         assert later.position == torn.position
         assert joined(bench.read_all()) == joined([first, later])
@@ -456,12 +461,12 @@ def test_the_node_died_while_it_rolled(small: Bench) -> None:
     whole = last.read_bytes()
     base = small.log.live_segments()[-1][0]
     left = [batch for batch in many if batch.position < base]
-    later = small.batches.new(1)
-    for size in range(HEADER + HEADER + 3 * (FRAME + 50)):
+    for size in range(HEADER + record_size(many[0])):
         last.write_bytes(whole[:size])
         log = small.reopen()
         assert (log.end, log.end_sequence) == (base + (HEADER if size >= HEADER else 0), 3 * len(left))
         assert joined(small.read_all()) == joined(left)
+        later = small.batches.new(1)
         log.append(later)
         assert small.segments() in ([*before, last], before)
         assert joined(small.read_all()) == joined([*left, later])
@@ -526,14 +531,17 @@ def test_a_damaged_segment_header_costs_no_message(small: Bench) -> None:
 def test_a_later_version_is_refused_and_nothing_touched(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     small.append(*[small.batches.new(3, 50) for _ in range(12)])
     with monkeypatch.context() as later:
-        later.setattr("pynsqd.storage.format.VERSION", 2)
+        later.setattr("pynsqd.storage.format.VERSION", VERSION + 1)
         header = pack_segment_header(1, 0, 0)
     first, *_, last = small.segments()
     first.write_bytes(header + first.read_bytes()[32:])
     last.write_bytes(last.read_bytes()[:-1])  # torn
     (small.folder / f"{small.log.end:020d}.seg").write_bytes(b"")  # a roll that did not end
     before = {path: path.read_bytes() for path in small.folder.iterdir()}
-    with pytest.raises(StartupError, match=rf"^failed to open topic log - {first} is of version 2, this is version 1$"):
+    with pytest.raises(
+        StartupError,
+        match=rf"^failed to open topic log - {first} is of version {VERSION + 1}, this is version {VERSION}$",
+    ):
         small.reopen()
     with pytest.raises(StartupError):
         small.store.check()
@@ -640,7 +648,7 @@ def test_batches_in_one_write_are_records_that_follow_each_other(small: Bench, b
     assert len({segment.stat().st_size for segment in small.segments()}) == (2 if before == 900 else 1)
     for log in (small.log, small.reopen()):
         assert log.end_sequence == 6 + bool(first)
-        assert log.end == positions[-1] + HEADER + len(many[-1].frames)
+        assert log.end == positions[-1] + record_size(many[-1])
         for batch, sequence in zip(many, (3, 4, 6), strict=True):
             read, _, behind = log.read(batch.position, batch.position + 1, 1)
             assert (joined(read), behind) == (joined([batch]), sequence + bool(first))

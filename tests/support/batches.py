@@ -1,8 +1,9 @@
 """Batches for tests of the storage."""
 
-from pynsqd.core.batch import Batch
+from pynsqd.core import published
+from pynsqd.core.batch import Batch, Published
 from pynsqd.core.ids import IdGenerator
-from pynsqd.wire.encoder import message_frames
+from pynsqd.wire.encoder import sized
 
 WALL_NS = 1_700_000_000_000_000_000
 
@@ -13,14 +14,19 @@ class Batches:
     def __init__(self) -> None:
         self._ids = IdGenerator(7)
 
-    def of(self, bodies: list[bytes]) -> Batch:
+    def of(self, bodies: list[bytes]) -> Published:
         """Return a batch of messages with these bodies."""
-        ids = self._ids.take(len(bodies), WALL_NS)
-        return Batch(ids, message_frames(ids, bodies, WALL_NS))
+        first_id = self._ids.take_first(len(bodies), WALL_NS)
+        return Published(published.pack(first_id, WALL_NS, [sized(bodies)]), len(bodies))
 
-    def new(self, count: int = 1, size: int = 20) -> Batch:
+    def new(self, count: int = 1, size: int = 20) -> Published:
         """Return a batch of ``count`` messages with bodies of ``size`` bytes."""
         return self.of([b"%0*d" % (size, number) for number in range(count)])
+
+
+def record_size(batch: Batch) -> int:
+    """Return the bytes of the record that ``batch`` is in the log: its header, stamp and id, and sized bodies."""
+    return 32 + 24 + batch.size - 30 * len(batch)
 
 
 def joined(batches: list[Batch]) -> tuple[list[bytes], bytes]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 
-from pynsqd.core.batch import Batch
+from pynsqd.core.batch import Batch, Published
 from pynsqd.core.log import DEFERRED_BIT, DeferredRecord, bucket_of
 from pynsqd.wire.encoder import message_id, split_frames
 from pynsqd.wire.errors import StorageError
@@ -21,7 +21,7 @@ class MemoryLog:
         self.failing = ""
         self.deleted = False
 
-    def append(self, batch: Batch, more: Sequence[Batch] = (), *, consecutive: bool = True) -> None:
+    def append(self, batch: Published, more: Sequence[Published] = ()) -> None:
         for one in (batch, *more):
             one.position = self._append("", one)
             self.end_sequence += len(one.ids)

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pynsqd.wire.constants import MAX_LINE
-from pynsqd.wire.decoder import BadMessageSize, BatchOverrun, Decoder, LineTooLong
+from pynsqd.wire.decoder import BadMessageSize, BatchOverrun, Decoder, LineTooLong, cut_messages
 
 ID = b"0123456789abcdef"
 MAX_SIZE = 1000
@@ -37,15 +37,17 @@ def _body(body: bytes) -> Item:
 def _batch(bodies: list[bytes]) -> Item:
     wire = b"".join(struct.pack(">i", len(body)) + body for body in bodies)
     gathered: list[bytes] = []
-    budget = len(wire)
 
     def ask(decoder: Decoder) -> object:
-        nonlocal budget
-        budget = decoder.messages(gathered, len(bodies), budget, MAX_SIZE)
-        assert budget == len(wire) - sum(4 + len(body) for body in gathered)
+        budget = len(wire) - sum(4 + len(body) for body in gathered)
+        gathered.extend(_cut(*decoder.messages(len(bodies) - len(gathered), budget, MAX_SIZE)))
         return gathered if len(gathered) == len(bodies) else None
 
     return wire, bodies, ask
+
+
+def _cut(messages: bytes, count: int) -> list[bytes]:
+    return cut_messages(messages, 0, count)[0] if count else []
 
 
 LINES = st.binary(max_size=40).map(lambda raw: raw.replace(b"\n", b"").rstrip(b"\r"))
@@ -357,8 +359,9 @@ def test_runs_get_long_again_after_odd_lines() -> None:
 def _messages(wire: bytes, count: int, budget: int, max_size: int = MAX_SIZE) -> tuple[list[bytes], int]:
     decoder = Decoder()
     decoder.feed(wire)
-    bodies: list[bytes] = []
-    return bodies, decoder.messages(bodies, count, budget, max_size)
+    messages, arrived = decoder.messages(count, budget, max_size)
+    assert len(decoder) == len(wire) - len(messages)
+    return _cut(messages, arrived), budget - len(messages)
 
 
 @pytest.mark.parametrize("size", [0, -1, -(2**31), MAX_SIZE + 1, 2**31 - 1])
@@ -414,6 +417,19 @@ def test_what_is_left_of_a_batch_is_returned() -> None:
     assert _messages(b"\0\0\0\x01a\0\0", 2, 10) == ([b"a"], 5)
 
 
+@given(
+    st.lists(st.binary(max_size=40), min_size=1, max_size=70)
+    | st.lists(st.binary(min_size=5, max_size=5), min_size=1, max_size=200),
+    st.binary(max_size=30),
+)
+@example([b"a" * 5] * 64 + [b"a" * 6], b"")
+@example([b"a" * 5, b"a" * 6, b"a" * 4], b"head")  # as long as three of the first, and of other sizes
+def test_messages_are_cut_into_their_bodies(bodies: list[bytes], before: bytes) -> None:
+    wire = before + b"".join(struct.pack(">i", len(body)) + body for body in bodies)
+    size = len(bodies[0]) if len(set(map(len, bodies))) == 1 else 0
+    assert cut_messages(wire, len(before), len(bodies)) == (bodies, size)
+
+
 # -- memory and copies -----------------------------------------------------------------------------------------------
 
 
@@ -450,7 +466,7 @@ def test_a_long_body_in_small_reads_is_copied_once(as_batch: bool, size: int, st
         if decoder._data is not before:
             moved += len(decoder._data)
         if as_batch:
-            decoder.messages(bodies, 1, 4 + size, size)
+            bodies += _cut(*decoder.messages(1, 4 + size, size))
         elif (body := decoder.take(size)) is not None:
             bodies.append(body)
     assert bodies == [bytes(size)]
