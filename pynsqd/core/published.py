@@ -10,7 +10,7 @@ from typing import Final
 
 from pynsqd.wire.constants import ID_LENGTH
 from pynsqd.wire.decoder import cut_messages
-from pynsqd.wire.encoder import message_frames
+from pynsqd.wire.encoder import message_frame, message_frames
 
 _STAMP: Final = Struct(">q")
 _ID_AT: Final = _STAMP.size
@@ -36,5 +36,7 @@ def first_id(published: bytes) -> bytes:
 
 def frames(published: bytes, ids: list[bytes]) -> bytes:
     """Make the frames of the first delivery; ``ids`` are those of the messages."""
+    if len(ids) == 1:
+        return message_frame(published[:_ID_AT], ids[0], published[HEAD_SIZE + SIZE_SIZE :])
     bodies, size = cut_messages(published, HEAD_SIZE, len(ids))
     return message_frames(ids, bodies, timestamp_ns(published), size)

@@ -166,7 +166,8 @@ def unpack_channel(payload: bytes, offset: int = 0) -> tuple[str, bytes]:
 def plain_messages(kind: int, flags: int, count: int, payload: bytes) -> tuple[list[bytes], bytes]:
     """Return the ids and the frames of the messages in a record for all channels."""
     if kind == PUBLISHED:
-        ids = ids_from(published.first_id(payload), count)
+        first = published.first_id(payload)
+        ids = [first] if count == 1 else ids_from(first, count)
         return ids, published.frames(payload, ids)
     if flags & CONSECUTIVE:
         return ids_from(message_id(payload), count), payload

@@ -20,6 +20,7 @@ _SHORTEST_RUN: Final = 8  # after an odd one: from here it doubles, so odd lines
 
 _AT_ONCE: Final = 64  # pieces that one call cuts
 _MAX_CUTTERS: Final = 256
+_WORTH_A_LOOK: Final = 8  # messages: whether they are of one size
 
 
 class _Cutters(dict[tuple[int, int, int], Struct]):
@@ -73,10 +74,10 @@ def _are_equal(data: bytes, start: int, count: int, stride: int) -> bool:
 def cut_messages(data: bytes, start: int, count: int) -> tuple[list[bytes], int]:
     """Return the bodies of ``count`` messages behind their sizes, from ``start`` to the end of ``data``.
 
-    And their size if all of them have the same, else 0.
+    And their size if they are known to have all the same, else 0.
     """
     size: int = _INT32.unpack_from(data, start)[0]
-    if len(data) - start == count * (4 + size) and _are_equal(data, start, count, 4 + size):
+    if count >= _WORTH_A_LOOK and len(data) - start == count * (4 + size) and _are_equal(data, start, count, 4 + size):
         return _cut(data, start, count, (4, size, 0)), size
     bodies = []
     for _ in range(count):

@@ -17,6 +17,7 @@ _HEAD: Final = Struct(">ii")
 _STAMP: Final = Struct(">qH")
 _ATTEMPTS: Final = Struct(">H")
 _TIMESTAMP: Final = Struct(">q")
+_FIRST: Final = _ATTEMPTS.pack(1)
 _SIZE: Final = Struct(">I")  # unsigned: in frames that are damaged too, each step leads on
 
 # How many body sizes are remembered; a publisher with more distinct ones only pays for packing them again.
@@ -58,8 +59,6 @@ def message_frames(ids: list[bytes], bodies: list[bytes], timestamp_ns: int, siz
     Slice assignment and one join instead of a loop: 0.1 µs a message, 0.07 if they are of one size.
     """
     stamp = _STAMP.pack(timestamp_ns, 1)
-    if len(bodies) == 1:
-        return b"".join((_heads[len(bodies[0])], stamp, ids[0], bodies[0]))
     if size:
         parts = [_heads[size] + stamp] * (len(bodies) * 3)
         parts[1::3] = ids
@@ -70,6 +69,11 @@ def message_frames(ids: list[bytes], bodies: list[bytes], timestamp_ns: int, siz
     parts[2::4] = ids
     parts[3::4] = bodies
     return b"".join(parts)
+
+
+def message_frame(timestamp: bytes, message_id: bytes, body: bytes) -> bytes:
+    """Frame one first delivery; ``timestamp`` is ns since the epoch in 8 bytes."""
+    return b"".join((_heads[len(body)], timestamp, _FIRST, message_id, body))
 
 
 def sized(bodies: list[bytes]) -> bytes:

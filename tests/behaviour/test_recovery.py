@@ -12,6 +12,7 @@ import pytest
 
 from pynsqd.storage import files
 from pynsqd.storage.checkpoint import _HEAD, _pack_head
+from pynsqd.storage.format import VERSION
 from pynsqd.wire.errors import StartupError
 from tests.support.daemons import Daemon
 from tests.support.nodes import OK, V2, eventually, inside
@@ -153,7 +154,7 @@ async def test_a_log_that_cannot_be_read_for_a_while(tmp_path: Path, monkeypatch
 
 def _newer_segment(folder: Path) -> None:
     raw = bytearray(_segment(folder).read_bytes())
-    raw[6:8] = (2).to_bytes(2, "big")
+    raw[6:8] = (VERSION + 1).to_bytes(2, "big")
     raw[28:32] = crc32(raw[:28]).to_bytes(4, "big")
     _segment(folder).write_bytes(raw)
 
