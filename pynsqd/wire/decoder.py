@@ -20,7 +20,7 @@ _SHORTEST_RUN: Final = 8  # after an odd one: from here it doubles, so odd lines
 
 _AT_ONCE: Final = 64  # pieces that one call cuts
 _MAX_CUTTERS: Final = 256
-_WORTH_A_LOOK: Final = 8  # messages: whether they are of one size
+_WORTH_A_LOOK: Final = 16  # messages: whether they are of one size
 
 
 class _Cutters(dict[tuple[int, int, int], Struct]):

@@ -426,7 +426,7 @@ def test_what_is_left_of_a_batch_is_returned() -> None:
 @example([b"a" * 5, b"a" * 6, b"a" * 4], b"head")  # as long as three of the first, and of other sizes
 def test_messages_are_cut_into_their_bodies(bodies: list[bytes], before: bytes) -> None:
     wire = before + b"".join(struct.pack(">i", len(body)) + body for body in bodies)
-    size = len(bodies[0]) if len(bodies) >= 8 and len(set(map(len, bodies))) == 1 else 0
+    size = len(bodies[0]) if len(bodies) >= 16 and len(set(map(len, bodies))) == 1 else 0
     assert cut_messages(wire, len(before), len(bodies)) == (bodies, size)
 
 
