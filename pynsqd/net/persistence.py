@@ -61,6 +61,7 @@ class Persistence:
         self._interval_s = broker.options.checkpoint_interval_ns / 1e9
         self._fsyncs = Fsyncs(metadata.sync, self._synced)
         self._sync_alarm: asyncio.TimerHandle | None = None
+        self._sync_timeout_s = broker.options.sync_timeout_ns / 1e9
         self._sync_wanted = False  # as soon as the one under way is done
         self._sync_began_s = 0.0  # the last one, by the loop's clock
         self._unsynced: dict[Topic, None] = {}  # topics with something to sync
@@ -138,18 +139,21 @@ class Persistence:
         """Sync what was appended: at once where an OK waits for it, else as --sync-every and --sync-timeout say."""
         broker = self._broker
         unsynced, broker.unsynced = broker.unsynced, {}
-        self._unsynced.update(unsynced)
+        self._unsynced |= unsynced
         if broker.awaiting_sync:
             awaiting, broker.awaiting_sync = broker.awaiting_sync, {}
             self._waiting.append(GroupCommit(awaiting))
             self._sync()
-        elif any(
-            topic.message_count - self._synced_at.setdefault(topic, 0) >= broker.options.sync_every
-            for topic in unsynced
-        ):
-            self._sync_within(self._sync_began_s + _SYNC_GAP_S - self._loop.time())
-        else:
-            self._sync_within(broker.options.sync_timeout_ns / 1e9)
+            return
+        every = broker.options.sync_every
+        synced_at = self._synced_at
+        for topic in unsynced:
+            if topic.message_count - synced_at.get(topic, 0) >= every:
+                self._sync_within(self._sync_began_s + _SYNC_GAP_S - self._loop.time())
+                return
+        # An alarm that is set is early enough, unless it is for a gap longer than that. Nearly every turn ends here.
+        if self._sync_alarm is None or self._sync_timeout_s < _SYNC_GAP_S:
+            self._sync_within(self._sync_timeout_s)
 
     def _sync_within(self, seconds: float) -> None:
         if seconds <= 0:
