@@ -71,7 +71,7 @@ class Broker:
         self.awaiting_sync: dict[Topic, list[Pending]] = {}  # whose replies wait for an fsync of that
         self.dirty: dict[Channel, None] = {}
         self.output: dict[Session, None] = {}
-        self._changes: list[Change] = []
+        self.changes: list[Change] = []
         # What the next checkpoint has to describe anew, and whether the replies of this turn wait for it.
         self.changed: dict[Topic, None] = {}
         self.checkpoint_urgent = False
@@ -193,7 +193,7 @@ class Broker:
 
     def note(self, kind: ChangeKind, topic: str, channel: str) -> None:
         """Remember a change of topics or channels for those who save or announce it."""
-        self._changes.append(Change(kind, topic, channel))
+        self.changes.append(Change(kind, topic, channel))
 
     def end_turn(self, now_ns: int, wall_ns: int) -> None:
         """Append what was published, do what is due, deliver. Replies may be sent once this has returned."""
@@ -203,7 +203,8 @@ class Broker:
             publishing, self.publishing = self.publishing, []
             for topic in publishing:
                 topic.commit(now_ns, wall_ns)
-        self.timers.run(now_ns)
+        if self.timers.earliest_ns <= now_ns:
+            self.timers.run(now_ns)
         if self.dirty:
             dirty, self.dirty = self.dirty, {}
             for channel in dirty:
@@ -217,7 +218,7 @@ class Broker:
 
     def take_changes(self) -> list[Change]:
         """Return what was created, deleted or paused since the last call."""
-        changes, self._changes = self._changes, []
+        changes, self.changes = self.changes, []
         return changes
 
     @property

@@ -55,11 +55,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Hand what was read to the session."""
-        self._session.receive(bytes(self._turn.receive_buffer[:nbytes]), self._turn.now_ns())
-        self._turn.touch(self)
+        turn = self._turn
+        self._session.receive(turn.receive_buffer[:nbytes].tobytes(), turn.heard(self))
         if nbytes == RECEIVE_BUFFER:  # there is more; libuv would read on and on before it looks at anybody else
             self._transport.pause_reading()
-            self._turn.soon(self._read_on)
+            turn.soon(self._read_on)
 
     def _read_on(self) -> None:
         """Read again: the turn is over, others have had theirs."""
@@ -72,8 +72,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand what a layer has decoded to the session."""
-        self._session.receive(data, self._turn.now_ns())
-        self._turn.touch(self)
+        self._session.receive(data, self._turn.heard(self))
 
     def eof_received(self) -> bool:
         """Let the session answer a body that was cut short; the end of the turn closes."""
@@ -83,10 +82,11 @@ class Connection(asyncio.BufferedProtocol):
 
     def flush(self) -> None:
         """Write what the session has to say; close, or upgrade, when that was the last of it."""
-        output = self._session.take_output()
+        session = self._session
+        output = session.take_output()
         if output:
             self._transport.write(output[0] if len(output) == 1 else b"".join(output))
-        if self._session.finished:
+        if session.finished:
             self._end()
         elif output and self._turn.broker.dirty:
             self._turn.schedule()  # written messages make room for more

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 
 from pynsqd.core.broker import Broker
 from pynsqd.core.changes import Change
+from pynsqd.core.timers import NEVER
 
 # What one read can bring, and so how much of one connection is carried out before others have their turn. One buffer
 # serves every connection, since each read is copied out before the next.
@@ -50,7 +51,7 @@ class Turn:
         self._touched: dict[Flushable, None] = {}
         self._committed: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._alarm_ns = 0
+        self._alarm_ns = NEVER
 
     @staticmethod
     def now_ns() -> int:
@@ -60,7 +61,18 @@ class Turn:
     def touch(self, connection: Flushable) -> None:
         """Flush ``connection`` at the end of this turn."""
         self._touched[connection] = None
-        self.schedule()
+        if not self._scheduled:
+            self.schedule()
+
+    def heard(self, connection: Flushable) -> int:
+        """As ``touch``, and return now: one call and one look at the clock a read, not four and two (0.2 µs)."""
+        self._touched[connection] = None
+        now_ns = monotonic_ns()
+        if not self._scheduled:
+            self._scheduled = True
+            self._gap_ns = now_ns - self._ended_ns
+            self._loop.call_soon(self._end)
+        return now_ns
 
     def schedule(self) -> None:
         """Make sure that the turn ends: something has changed in the broker."""
@@ -80,13 +92,13 @@ class Turn:
         self._scheduled = False
         broker = self.broker
         broker.end_turn(monotonic_ns(), time_ns())
-        changes = broker.take_changes()
-        if changes:
-            self._on_changes(changes)
+        if broker.changes:
+            self._on_changes(broker.take_changes())
         self.after_turn()
         touched, self._touched = self._touched, {}
-        for session in broker.take_output():
-            session.flush()
+        if broker.output:
+            for session in broker.take_output():
+                session.flush()
         for connection in touched:
             connection.flush()
         if self._committed is not None:
@@ -94,7 +106,8 @@ class Turn:
             self._committed = None
         if broker.dirty or broker.publishing:
             self.schedule()
-        self._arm(broker.next_due_ns)
+        if broker.timers.earliest_ns < self._alarm_ns:
+            self._arm(broker.timers.earliest_ns)
         self._ended_ns = monotonic_ns()
         if self._gap_ns < LOOK_AGAIN_NS:
             self._loop.call_soon(self._look)
@@ -105,9 +118,7 @@ class Turn:
             self._loop.call_soon(self._look)
 
     def _arm(self, due_ns: int) -> None:
-        """Set the one timer of the node, if what it is set to is not early enough."""
-        if not due_ns or (self._alarm is not None and self._alarm_ns <= due_ns):
-            return
+        """Set the one timer of the node: what it is set to is not early enough."""
         if self._alarm is not None:
             self._alarm.cancel()
         self._alarm_ns = due_ns
@@ -115,6 +126,7 @@ class Turn:
 
     def _ring(self) -> None:
         self._alarm = None
+        self._alarm_ns = NEVER
         self.schedule()
 
     def soon(self, callback: Callable[[], None]) -> None:
@@ -131,3 +143,4 @@ class Turn:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+            self._alarm_ns = NEVER
