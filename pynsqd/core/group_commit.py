@@ -1,11 +1,13 @@
 """Replies that wait for an fsync: which publishes one fsync covers, and what leaves when it has come (PROTOCOL 1.4)."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from pynsqd.core.publisher import Failure, Pending, Publisher
-from pynsqd.wire.errors import StorageError
+from pynsqd.wire import encoder
+from pynsqd.wire.errors import StorageError, failed
 
 if TYPE_CHECKING:
     from pynsqd.core.topic import Topic
@@ -57,6 +59,22 @@ class HeldReplies:
         """Return the group that has waited longest, and forget it: the number of its first reply, and the replies."""
         return self._groups.popleft()
 
+    def settle_oldest(self, failures: Sequence[Failure]) -> bool:
+        """Let the oldest group out, up to one that has failed, and tell whether one has.
+
+        Its error is then the last that is said: what waits behind it is forgotten.
+        """
+        first, replies = self.take_oldest()
+        told = False
+        if failures:
+            reply, verb, error = min(failures, key=itemgetter(0))
+            told = reply - first < len(replies)  # else an append in the same turn has failed before it
+            if told:
+                replies[reply - first :] = [encoder.error(failed(verb, error).payload)]
+                self._groups.clear()
+        self.let_out(replies)
+        return told
+
     def let_out(self, replies: list[bytes]) -> None:
         """Let ``replies``, what has become of the oldest group, leave with the next write."""
         self._free += replies
@@ -65,10 +83,6 @@ class HeldReplies:
         """Return what may leave, in the order of the commands, and forget it."""
         free, self._free = self._free, []
         return free
-
-    def drop_waiting(self) -> None:
-        """Forget what still waits: it will not be said."""
-        self._groups.clear()
 
     def __bool__(self) -> bool:
         """Whether anything waits."""

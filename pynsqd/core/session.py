@@ -4,7 +4,6 @@ What the commands do is in ``commands`` and the files it names; they take the se
 """
 
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from pynsqd.core.bodies import BodyRule, TakeBody
@@ -13,6 +12,7 @@ from pynsqd.core.consumer import Consumer
 from pynsqd.core.consuming import finish
 from pynsqd.core.deadlines import Deadlines
 from pynsqd.core.group_commit import HeldReplies
+from pynsqd.core.lone_pub import take_lone_pub
 from pynsqd.core.peer import Peer
 from pynsqd.core.publisher import Failure
 from pynsqd.core.publishing import pub_again, read_batch
@@ -51,6 +51,7 @@ class Session:
         "_held",
         "_magic",
         "_peer",
+        "_pub_ended",
         "_take_body",
         "_upgrade",
         "_upgrading",
@@ -99,6 +100,7 @@ class Session:
         self.identity = unidentified(remote_address, broker.limits)
         self.pub_line = b""  # the line of the last PUB, see Decoder.same_again, and its topic
         self.pub_topic = ""
+        self._pub_ended = False  # the last read, with a PUB of that line
         self.published: dict[str, int] = {}  # topic to messages, for /stats
         self.remote_address = remote_address
         self.replies: list[bytes] = []
@@ -116,11 +118,15 @@ class Session:
         if self.closing:
             return
         decoder = self.decoder
-        decoder.feed(data)
         try:
-            if not self._magic and not self._read_magic(now_ns):
-                return
-            done = self._run(decoder, now_ns)
+            if self._pub_ended and take_lone_pub(self, data):
+                done = True
+            else:
+                self._pub_ended = False
+                decoder.feed(data)
+                if not self._magic and not self._read_magic(now_ns):
+                    return
+                done = self._run(decoder, now_ns)
         except LineTooLong:
             self.close()
             return
@@ -157,6 +163,7 @@ class Session:
                     done = True
                     if decoder:
                         continue
+                    self._pub_ended = True
                     break
             ids = decoder.fin_run()
             if ids:
@@ -277,18 +284,11 @@ class Session:
 
     def let_go(self, failures: Sequence[Failure]) -> None:
         """The fsync for the oldest hold has come, all its replies may leave up to one that has failed (Publisher)."""
-        held = self._held
-        if not held:
+        if not self._held:
             return  # the connection is gone, or has heard of a failure before this
-        first, replies = held.take_oldest()
-        if failures:
-            reply, verb, error = min(failures, key=itemgetter(0))
-            if reply - first < len(replies):  # else an append in the same turn has failed before it
-                replies[reply - first :] = [encoder.error(failed(verb, error).payload)]
-                held.drop_waiting()
-                self.replies.clear()
-                self.close()
-        held.let_out(replies)
+        if self._held.settle_oldest(failures):
+            self.replies.clear()
+            self.close()
         self.broker.output[self] = None
 
     @property
@@ -303,10 +303,11 @@ class Session:
             self.replies = self._held.take_free()
             if not self._held:
                 self._held = None
-        output = self.replies + self.frames
-        if self.replies:
+        output = self.replies
+        if output:
             self.replies = []
         if self.frames:
+            output = output + self.frames  # not in place: it may still be ``replies``
             self.frames = []
             if self.consumer is not None:
                 self.consumer.written()

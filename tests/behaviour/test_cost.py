@@ -66,7 +66,7 @@ def test_a_lone_pub(node: Node) -> None:
         client.session.receive(pub, node.now_ns)
         _end(node, client)
 
-    assert _cost(work) <= 882 * TOLERANCE
+    assert _cost(work) <= 767 * TOLERANCE
 
 
 @counted
@@ -221,7 +221,7 @@ async def test_a_turn_for_each(node: Node, tmp_path: Path, monkeypatch: pytest.M
 
     read(b"  V2")
     try:
-        assert _cost(lambda: read(command(b"PUB t", BODY))) <= 1152 * TOLERANCE
+        assert _cost(lambda: read(command(b"PUB t", BODY))) <= 1037 * TOLERANCE
         assert _cost(post) <= 1041 * TOLERANCE
     finally:
         ingest.connections.clear()

@@ -432,3 +432,62 @@ def test_a_topic_that_was_deleted_meanwhile_is_there_again() -> None:
     node.broker.delete_topic("t")
     assert client.ask(command(b"PUB t", b"x")) == [OK]
     assert node.topic("t").message_count == 1
+
+
+def test_a_pub_a_read() -> None:
+    """Whatever else a read brings is carried out as ever, and so is a PUB whose beginning came in a read before."""
+    node = _node()
+    client = node.client()
+    consumer = node.consumer(100)
+    bodies = [b"1", b"22", b"333", b"4"]
+    for body in bodies:
+        assert client.ask(command(b"PUB t", body)) == [OK]
+    assert client.ask(command(b"PUB tt", b"x")) == [OK]
+    for data in (command(b"PUB t", b"5"), command(b"PUB t", b"6") + command(b"PUB t", b"7")):
+        assert set(client.ask(data)) == {OK}
+    for cut in range(1, 12):
+        assert client.ask(command(b"PUB t", b"8")) == [OK]
+        whole = command(b"PUB t", b"PUB t\n\0\0\0\x01x")
+        assert client.ask(whole[:cut]) == []
+        assert client.ask(whole[cut:]) == [OK]
+    rest = [b"8", b"PUB t\n\0\0\0\x01x"] * 11
+    assert consumer.bodies() == [*bodies, b"5", b"6", b"7", *rest]
+    assert client.ask(mpub(b"t", [b"PUB t\n"])[:-6]) == []
+    assert client.ask(b"PUB t\n") == [OK]
+    assert consumer.bodies() == [b"PUB t\n"]
+
+
+@pytest.mark.parametrize(
+    ("size", "answer"), [(0, "invalid message body size 0"), (-1, "invalid message body size -1"), (101, "too big")]
+)
+def test_a_bad_pub_a_read(size: int, answer: str) -> None:
+    node = _node()
+    client = node.client()
+    for _ in range(3):
+        assert client.ask(command(b"PUB t", b"x")) == [OK]
+    (frame,) = client.ask(b"PUB t\n" + struct.pack(">i", size) + b"x" * max(0, size))
+    assert answer.encode() in frame.payload
+    assert client.closed
+
+
+def test_a_pub_a_read_to_a_topic_that_cannot_be_created() -> None:
+    node = _node(max_topics=1)
+    client = node.client()
+    for _ in range(3):
+        assert client.ask(command(b"PUB t", b"x")) == [OK]
+    node.broker.delete_topic("t")
+    node.broker.topic("other")
+    (frame,) = client.ask(command(b"PUB t", b"x"))
+    assert frame.payload.startswith(b"E_PUB_FAILED")
+    assert client.closed
+
+
+def test_a_pub_a_read_keeps_the_client_from_being_silent() -> None:
+    node = _node()
+    client = node.client()
+    for _ in range(10):
+        node.advance(s=40)
+        assert OK in client.ask(command(b"PUB t", b"x"))
+    assert not client.closed
+    node.advance(s=61)
+    assert client.closed
