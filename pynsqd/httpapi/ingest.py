@@ -197,7 +197,8 @@ class IngestConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer the requests that are complete; their answers leave at the end of the turn."""
-        self._heard = self._ingest.second
+        ingest = self._ingest
+        self._heard = ingest.second
         if self._closing:
             return
         if self._rest is not None:
@@ -210,12 +211,15 @@ class IngestConnection(asyncio.Protocol):
                 return
             data = bytes(self._pending)
             self._pending.clear()
-        self._take(data)
-        self._proceed()
+        self._take(ingest, data)
+        if 0 < len(self.replies) < _MOST_REPLIES:
+            ingest.turn.touch(self)
+        else:
+            self._proceed()
 
-    def _take(self, data: bytes) -> None:
-        ingest = self._ingest
+    def _take(self, ingest: Ingest, data: bytes) -> None:
         heads = ingest.heads
+        broker = ingest.turn.broker
         start, end = 0, len(data)
         while start < end:
             body_at = data.find(b"\r\n\r\n", start, start + _MAX_HEAD) + 4
@@ -232,21 +236,17 @@ class IngestConnection(asyncio.Protocol):
                 self._pending += data[start:]
                 self._wanted = stop - start
                 return
-            self._answer(head, data[body_at:stop])
+            target = head.target
+            if target is None:
+                reply: Reply | None = ping(broker)
+            else:
+                reply = publish(broker, target, data[body_at:stop], self, ingest.ok[head.style])
+            if reply is not None:
+                self.replies.append(encode_reply(reply, head.style, ingest.date))
             if head.close:
                 self._closing = True
                 return
             start = stop
-
-    def _answer(self, head: Head, body: bytes) -> None:
-        ingest = self._ingest
-        broker = ingest.turn.broker
-        if head.target is None:
-            reply: Reply | None = ping(broker)
-        else:
-            reply = publish(broker, head.target, body, self, ingest.ok[head.style])
-        if reply is not None:
-            self.replies.append(encode_reply(reply, head.style, ingest.date))
 
     def _await_head(self, data: bytes) -> None:
         """Wait for the rest of a head, unless only the general path can tell: it is too long, or has bare newlines."""
@@ -258,9 +258,10 @@ class IngestConnection(asyncio.Protocol):
 
     def _proceed(self) -> None:
         """Let the turn send the replies; what comes after them has to wait for that."""
-        if self.replies or self._held is not None:
+        replies = self.replies
+        if replies or self._held is not None:
             self._ingest.turn.touch(self)
-            if len(self.replies) >= _MOST_REPLIES:
+            if len(replies) >= _MOST_REPLIES:
                 self._full = True
                 self._transport.pause_reading()
         elif self._rest is not None:
@@ -269,22 +270,25 @@ class IngestConnection(asyncio.Protocol):
     def flush(self) -> None:
         """Write the replies of this turn (Flushable), as far as they wait for no fsync."""
         replies, self.replies = self.replies, []
-        if self._held is not None:
-            self._held.queue(replies)
-            replies = self._held.take_free()
-        if replies and not self._transport.is_closing():
-            self._transport.write(b"".join(replies))
+        held = self._held
+        if held is not None:
+            held.queue(replies)
+            replies = held.take_free()
+        transport = self._transport
+        if replies and not transport.is_closing():
+            transport.write(b"".join(replies))
         if self._full:
             self._full = False
             if not self._stuck and self._rest is None:
-                self._transport.resume_reading()
-        if self._held:
-            return
-        self._held = None
+                transport.resume_reading()
+        if held is not None:
+            if held:
+                return
+            self._held = None
         if self._rest is not None:
             self.hand_over()
         elif self._closing:
-            self._transport.close()
+            transport.close()
 
     def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
         """Answer 503 in the place of an OK that did not come true (Publisher)."""

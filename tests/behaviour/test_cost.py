@@ -188,7 +188,7 @@ async def test_ten_posts_in_a_turn(node: Node) -> None:
             connection.flush()
 
     try:
-        assert _cost(work, len(connections)) <= 326 * TOLERANCE
+        assert _cost(work, len(connections)) <= 314 * TOLERANCE
     finally:
         ingest.connections.clear()
         ingest.close()
@@ -222,7 +222,7 @@ async def test_a_turn_for_each(node: Node, tmp_path: Path, monkeypatch: pytest.M
     read(b"  V2")
     try:
         assert _cost(lambda: read(command(b"PUB t", BODY))) <= 1037 * TOLERANCE
-        assert _cost(post) <= 1041 * TOLERANCE
+        assert _cost(post) <= 1024 * TOLERANCE
     finally:
         ingest.connections.clear()
         ingest.close()
