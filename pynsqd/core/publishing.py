@@ -1,6 +1,7 @@
 """PUB, MPUB and DPUB of a V2 session (PROTOCOL 1.4). Hot."""
 
-from typing import TYPE_CHECKING
+from struct import Struct
+from typing import TYPE_CHECKING, Final
 
 from pynsqd.core import bodies
 from pynsqd.core.incoming_batch import IncomingBatch
@@ -13,6 +14,8 @@ from pynsqd.wire.quote import quote, text
 if TYPE_CHECKING:
     from pynsqd.core.session import Session
     from pynsqd.core.topic import Topic
+
+_INT32: Final = Struct(">i")
 
 
 def pub(session: "Session", params: list[bytes], now_ns: int) -> None:
@@ -31,7 +34,29 @@ def _pub_body(session: "Session", body: bytes, now_ns: int) -> None:
 
 def pub_again(session: "Session", body: bytes) -> None:
     """Publish to the topic of the PUB before, whose line has come again."""
-    _publish(session, session.pub_topic, body, "PUB")
+    # What ``_accept`` does, without the call: that costs a PUB that comes alone 0.3 µs.
+    name = session.pub_topic
+    topic = session.topics.get(name) or session.topic(name, "PUB")
+    session.published[name] = session.published.get(name, 0) + 1
+    session.replies.append(encoder.OK)
+    topic.publish(body, session, "PUB")
+
+
+def take_lone_pub(session: "Session", data: bytes) -> bool:
+    """Publish if ``data`` is one whole PUB with the line of the last one, and tell whether it is.
+
+    So a publisher sends them that waits for each answer. Nothing may be with the decoder then; that it need not see
+    the bytes saves 130 of a PUB's 880 bytecodes, 1 µs. Raises FatalClientError.
+    """
+    line = session.pub_line
+    body_at = len(line) + 4
+    size = len(data) - body_at
+    if not 0 < size <= session.broker.options.max_msg_size or not data.startswith(line):
+        return False
+    if _INT32.unpack_from(data, body_at - 4)[0] != size:
+        return False
+    pub_again(session, data[body_at:])
+    return True
 
 
 def dpub(session: "Session", params: list[bytes], now_ns: int) -> None:
@@ -52,9 +77,9 @@ def dpub(session: "Session", params: list[bytes], now_ns: int) -> None:
 def _dpub_body(session: "Session", body: bytes, now_ns: int) -> None:
     name, delay_ns = session.body_topic, session.body_delay_ns
     if not delay_ns:
-        _publish(session, name, body, "DPUB")
-        return
-    _accept(session, name, 1, "DPUB").publish_deferred(body, delay_ns, session, "DPUB")
+        _accept(session, name, 1, "DPUB").publish(body, session, "DPUB")
+    else:
+        _accept(session, name, 1, "DPUB").publish_deferred(body, delay_ns, session, "DPUB")
 
 
 def mpub(session: "Session", params: list[bytes], now_ns: int) -> None:
@@ -84,14 +109,6 @@ def read_batch(session: "Session", now_ns: int) -> bool:
     topic = _accept(session, session.body_topic, batch.count, "MPUB")
     topic.publish_pieces(batch.pieces, batch.counts, session, "MPUB")
     return True
-
-
-def _publish(session: "Session", name: str, body: bytes, verb: str) -> None:
-    # What ``_accept`` does, without the call: that costs a PUB that comes alone 0.3 µs.
-    topic = session.topics.get(name) or session.topic(name, verb)
-    session.published[name] = session.published.get(name, 0) + 1
-    session.replies.append(encoder.OK)
-    topic.publish(body, session, verb)
 
 
 def _accept(session: "Session", name: str, count: int, verb: str) -> "Topic":

@@ -12,10 +12,9 @@ from pynsqd.core.consumer import Consumer
 from pynsqd.core.consuming import finish
 from pynsqd.core.deadlines import Deadlines
 from pynsqd.core.group_commit import HeldReplies
-from pynsqd.core.lone_pub import take_lone_pub
 from pynsqd.core.peer import Peer
 from pynsqd.core.publisher import Failure
-from pynsqd.core.publishing import pub_again, read_batch
+from pynsqd.core.publishing import pub_again, read_batch, take_lone_pub
 from pynsqd.core.security import Security
 from pynsqd.core.transitions import INIT, LEGAL, UNSECURED, illegal
 from pynsqd.wire import encoder
