@@ -10,6 +10,7 @@ from pynsqd.core.ids import IdGenerator
 from pynsqd.core.log import LogStore
 from pynsqd.core.peer import Peer
 from pynsqd.core.publisher import Pending
+from pynsqd.core.publishes import Publishes
 from pynsqd.core.session import Session
 from pynsqd.core.snapshot import snapshot, storage_snapshot
 from pynsqd.core.stats import BrokerStats, StorageStats
@@ -66,7 +67,7 @@ class Broker:
         self._wall_offset_ns = wall_ns - now_ns
         self._log_offset_ns = self._wall_offset_ns
         # What this turn has touched.
-        self.publishing: list[Topic] = []
+        self.publishing: list[Publishes] = []
         self.unsynced: dict[Topic, None] = {}  # appended to
         self.awaiting_sync: dict[Topic, list[Pending]] = {}  # whose replies wait for an fsync of that
         self.dirty: dict[Channel, None] = {}
@@ -201,8 +202,8 @@ class Broker:
         self._wall_offset_ns = wall_ns - now_ns
         if self.publishing:
             publishing, self.publishing = self.publishing, []
-            for topic in publishing:
-                topic.commit(now_ns, wall_ns)
+            for publishes in publishing:
+                publishes.commit(now_ns, wall_ns)
         if self.timers.earliest_ns <= now_ns:
             self.timers.run(now_ns)
         if self.dirty:

@@ -3,7 +3,7 @@
 A *position* is an offset in the log that only grows; one with DEFERRED_BIT set is a place among the deferred messages.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -76,11 +76,30 @@ class TopicLog(Protocol):
         """The bytes of those."""
         ...
 
-    def append(self, batch: Published, more: Sequence[Published] = ()) -> None:
-        """Append batches that were published, and set their positions.
+    staged: list[Published]
 
-        Raises StorageError, and then nothing was appended.
+    def append(self, batch: Published) -> None:
+        """Append a batch that was published, and what is staged before it, and set its position.
+
+        Raises StorageError, and then nothing was appended, and nothing is staged any more.
         """
+        ...
+
+    def stage(self, batches: list[Published]) -> None:
+        """Write batches that belong together with the one that is appended next, and set their positions.
+
+        Until that is appended nobody reads them, and a crash or a failure leaves all of them or none. An
+        ``append_owed`` takes them back: ``staged`` is another list then. Raises StorageError, and then nothing is
+        staged any more.
+        """
+        ...
+
+    def keeps(self, staged: list[Published]) -> bool:
+        """Tell whether ``staged``, which was once ``self.staged``, still is, and may be followed by an append."""
+        ...
+
+    def unstage(self) -> None:
+        """Take back what is staged."""
         ...
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:

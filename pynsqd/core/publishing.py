@@ -12,8 +12,8 @@ from pynsqd.wire.numbers import ms_to_ns, parse_uint64
 from pynsqd.wire.quote import quote, text
 
 if TYPE_CHECKING:
+    from pynsqd.core.publishes import Publishes
     from pynsqd.core.session import Session
-    from pynsqd.core.topic import Topic
 
 _INT32: Final = Struct(">i")
 
@@ -39,7 +39,7 @@ def pub_again(session: "Session", body: bytes) -> None:
     topic = session.topics.get(name) or session.topic(name, "PUB")
     session.published[name] = session.published.get(name, 0) + 1
     session.replies.append(encoder.OK)
-    topic.publish(body, session, "PUB")
+    topic.publishes.publish(body, session, "PUB")
 
 
 def take_lone_pub(session: "Session", data: bytes) -> bool:
@@ -104,19 +104,30 @@ def read_batch(session: "Session", now_ns: int) -> bool:
             raise FatalClientError(E_BAD_BODY, f"MPUB invalid message count {count}")
         batch = session.batch = IncomingBatch(session.broker.options, count, session.body_size - 4)
     if not batch.read(decoder):
+        if batch.worth_staging:
+            topic = session.broker.topics.get(session.body_topic)
+            if topic is not None:
+                topic.publishes.stage(batch, session.broker.wall_ns(now_ns))
         return False
     session.body_of = session.batch = None
-    topic = _accept(session, session.body_topic, batch.count, "MPUB")
-    topic.publish_pieces(batch.pieces, batch.counts, session, "MPUB")
+    _accept(session, session.body_topic, batch.count, "MPUB").publish_batch(batch, session, "MPUB")
     return True
 
 
-def _accept(session: "Session", name: str, count: int, verb: str) -> "Topic":
-    """Answer OK, count ``count`` messages as published, and return their topic."""
+def drop_batch(session: "Session") -> None:
+    """The rest of an MPUB will not come."""
+    batch, session.batch = session.batch, None
+    topic = session.broker.topics.get(session.body_topic)
+    if batch is not None and topic is not None:
+        topic.publishes.unstage(batch)
+
+
+def _accept(session: "Session", name: str, count: int, verb: str) -> "Publishes":
+    """Answer OK, count ``count`` messages as published, and return where they go."""
     topic = session.topics.get(name) or session.topic(name, verb)
     session.published[name] = session.published.get(name, 0) + count
     session.replies.append(encoder.OK)
-    return topic
+    return topic.publishes
 
 
 def topic_name(session: "Session", verb: str, raw: bytes) -> str:

@@ -14,7 +14,7 @@ from pynsqd.core.deadlines import Deadlines
 from pynsqd.core.group_commit import HeldReplies
 from pynsqd.core.peer import Peer
 from pynsqd.core.publisher import Failure
-from pynsqd.core.publishing import pub_again, read_batch, take_lone_pub
+from pynsqd.core.publishing import drop_batch, pub_again, read_batch, take_lone_pub
 from pynsqd.core.security import Security
 from pynsqd.core.transitions import INIT, LEGAL, UNSECURED, illegal
 from pynsqd.wire import encoder
@@ -385,6 +385,8 @@ class Session:
         self._held = None
         self.deadlines.cancel()
         self.broker.forget(self)
+        if self.batch is not None:
+            drop_batch(self)
         if self.consumer is not None:
             consumer, self.consumer = self.consumer, None
             consumer.leave()

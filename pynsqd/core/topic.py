@@ -1,29 +1,24 @@
-"""A topic: what was published in this turn becomes one batch, goes to the log once, then to every channel. Hot."""
+"""A topic: its channels, its log, and what waits until it flows. Hot."""
 
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from pynsqd.core import published
-from pynsqd.core.batch import Batch, Published
+from pynsqd.core.batch import Batch
 from pynsqd.core.channel import Channel
 from pynsqd.core.deferred import Deferrals
 from pynsqd.core.dropped import Dropped
 from pynsqd.core.log import DEFERRED_BIT, FSYNC, MEMORY, DeferredStore, TopicLog
-from pynsqd.core.publisher import Pending, Publisher
+from pynsqd.core.publisher import Pending
+from pynsqd.core.publishes import Publishes
 from pynsqd.wire.constants import MESSAGE_HEADER
-from pynsqd.wire.encoder import message_frames, sized
-from pynsqd.wire.errors import Draining, LimitReached, StorageError
+from pynsqd.wire.errors import LimitReached, StorageError
 from pynsqd.wire.names import is_ephemeral
 
 if TYPE_CHECKING:
     from pynsqd.core.broker import Broker
 
 _NO_LIMIT: Final = (0, 0)
-# What was published in a turn is cut in batches of so many bytes: to frame 25,000 messages of 200 B in one go takes
-# twice as long, since they leave the caches, and nobody else has a turn meanwhile.
-_PART: Final = 1 << 16
-_MOST_PARTS: Final = 256  # the system takes 1024 pieces in one write, and a record is two
 _POSITIONS: Final = 64  # of which it is known when what is there was published
 
 
@@ -36,13 +31,8 @@ class Topic:
     """
 
     __slots__ = (
-        "_bodies",
         "_broker",
-        "_counts",
-        "_deferred",
-        "_pieces",
         "_published",
-        "_publishers",
         "_stop",
         "_waiting",
         "_waiting_count",
@@ -59,6 +49,7 @@ class Topic:
         "message_count",
         "name",
         "paused",
+        "publishes",
     )
 
     def __init__(
@@ -72,14 +63,7 @@ class Topic:
         held: bool,
     ) -> None:
         self._broker = broker
-        # What this turn has brought: messages behind their sizes, how many in each piece, behind them single messages,
-        # and who waits for a reply (with its index and the verb).
-        self._pieces: list[bytes] = []
-        self._counts: list[int] = []
-        self._bodies: list[bytes] = []
         self._published: dict[int, int] = {}  # see published_ns
-        self._publishers: list[Pending] = []
-        self._deferred: list[tuple[bytes, int, Publisher, int, str]] = []
         self._waiting: deque[Batch] = deque()  # of an ephemeral topic
         self._waiting_count = 0
         self.channels: dict[str, Channel] = {}
@@ -96,150 +80,32 @@ class Topic:
         self.paused = False
         self._stop = (log.end, log.end_sequence) if log else _NO_LIMIT  # while it does not flow
         self.deferrals = Deferrals(self, broker, store)
+        self.publishes = Publishes(self, broker)
 
-    # -- publishing ----------------------------------------------------------------------------------------------
+    # -- what was published --------------------------------------------------------------------------------------
 
-    def publish(self, body: bytes, publisher: Publisher, verb: str) -> None:
-        """Publish ``body`` at the end of the turn; the last reply of ``publisher`` is the OK for it."""
-        if not self._publishers:
-            self._broker.publishing.append(self)
-        self._bodies.append(body)
-        self._publishers.append((publisher, len(publisher.replies) - 1, verb))
+    def put(self, batch: Batch, coming: int = 0) -> None:
+        """Take a batch that is in the log, if it is to be, and ``coming`` more messages behind it; pass it on."""
+        self.message_count += batch.count
+        self.message_bytes += batch.size - batch.count * MESSAGE_HEADER
+        if self.flowing:
+            for channel in self.channels.values():
+                channel.put(batch, coming)
+        elif self.log is None:
+            self._wait(batch)
 
-    def publish_pieces(self, pieces: list[bytes], counts: list[int], publisher: Publisher, verb: str) -> None:
-        """Publish what is in ``pieces``, all or nothing, at the end of the turn; see ``publish``.
-
-        Each is as many messages as ``counts`` says, one after the other behind their sizes.
-        """
-        if not self._publishers:
-            self._broker.publishing.append(self)
-        if self._bodies:
-            self._gather()
-        self._pieces += pieces
-        self._counts += counts
-        self._publishers.append((publisher, len(publisher.replies) - 1, verb))
-
-    def _gather(self) -> None:
-        """Make a piece of the single messages, as many as a batch may have."""
-        bodies, self._bodies = self._bodies, []
-        if sum(map(len, bodies)) <= _PART:
-            self._pieces.append(sized(bodies))
-            self._counts.append(len(bodies))
-        else:
-            self._pieces += [sized([body]) for body in bodies]
-            self._counts += [1] * len(bodies)
-
-    def publish_deferred(self, body: bytes, delay_ns: int, publisher: Publisher, verb: str) -> None:
-        """Publish ``body`` at the end of the turn, to be delivered ``delay_ns`` later and not before."""
-        if not self._deferred:
-            self._broker.publishing.append(self)
-        self._deferred.append((body, delay_ns, publisher, len(publisher.replies) - 1, verb))
-
-    def commit(self, now_ns: int, wall_ns: int) -> None:
-        """Append what the turn has brought to the log and pass it on; publishers hear of a failure."""
-        if self._broker.draining:
-            self._refuse_all()
-            return
-        if self._publishers:
-            if self._bodies:
-                self._gather()
-            pieces, counts, publishers = self._pieces, self._counts, self._publishers
-            self._pieces, self._counts, self._publishers = [], [], []
-            if len(pieces) == 1:
-                self._commit_batch(self._batch(pieces, counts[0], wall_ns), (), publishers)
-            elif pieces:
-                batches = self._cut(pieces, counts, wall_ns)
-                self._commit_batch(batches[0], batches[1:], publishers)
-        if self._deferred:
-            self._commit_all_deferred(now_ns, wall_ns)
-
-    def _refuse_all(self) -> None:
-        """Drop what the turn has brought: the node takes no more messages."""
-        publishers = self._publishers
-        publishers += [(publisher, reply, verb) for _, _, publisher, reply, verb in self._deferred]
-        self._pieces, self._counts, self._bodies, self._publishers, self._deferred = [], [], [], [], []
-        self._refuse(publishers, Draining())
-
-    def _cut(self, pieces: list[bytes], counts: list[int], wall_ns: int) -> list[Published]:
-        """Make batches of much that was published in one turn."""
-        enough = max(_PART, sum(map(len, pieces)) // _MOST_PARTS)
-        batches = []
-        first = size = 0
-        for behind, piece in enumerate(pieces, 1):
-            size += len(piece)
-            if size >= enough or behind == len(pieces):
-                batches.append(self._batch(pieces[first:behind], sum(counts[first:behind]), wall_ns))
-                first, size = behind, 0
-        return batches
-
-    def _batch(self, pieces: list[bytes], count: int, wall_ns: int) -> Published:
-        return Published(published.pack(self._broker.ids.take_first(count, wall_ns), wall_ns, pieces), count)
-
-    def _commit_batch(self, batch: Published, more: Sequence[Published], publishers: list[Pending]) -> None:
-        """Commit a batch and those that were published with it, all or nothing."""
-        coming = batch.count
-        for other in more:
-            coming += other.count
-        if self.log is not None and (self.durability != MEMORY or self._must_log(coming)):
-            try:
-                self.log.append(batch, more)
-            except StorageError as error:
-                self._refuse(publishers, error)
-                return
-            self._appended(publishers)
-        self.message_count += coming
-        for one in (batch, *more):
-            coming -= one.count
-            self.message_bytes += one.size - one.count * MESSAGE_HEADER
-            if self.flowing:
-                for channel in self.channels.values():
-                    channel.put(one, coming)
-            elif self.log is None:
-                self._wait(one)
-
-    def _commit_all_deferred(self, now_ns: int, wall_ns: int) -> None:
-        deferred, self._deferred = self._deferred, []
-        together: dict[int, tuple[list[bytes], list[Pending]]] = {}
-        for body, delay_ns, publisher, reply, verb in deferred:
-            bodies, publishers = together.setdefault(delay_ns, ([], []))
-            bodies.append(body)
-            publishers.append((publisher, reply, verb))
-        for delay_ns, (bodies, publishers) in together.items():
-            self._commit_deferred(bodies, now_ns + delay_ns, publishers, wall_ns)
-
-    def _commit_deferred(self, bodies: list[bytes], due_ns: int, publishers: list[Pending], wall_ns: int) -> None:
-        """Commit what is due at one time: it is one record, so one write."""
-        ids = self._broker.ids.take(len(bodies), wall_ns)
-        batch = Batch(ids, message_frames(ids, bodies, wall_ns), fresh=False)
-        try:
-            self.deferrals.publish(due_ns, batch, keep=self.keeps(-1))
-        except StorageError as error:
-            self._refuse(publishers, error)
-            return
-        if self.keeps(-1):
-            self._appended(publishers)
-        self.message_count += len(bodies)
-        self.message_bytes += sum(map(len, bodies))
-
-    def _must_log(self, count: int) -> bool:
+    def must_log(self, count: int) -> bool:
         """Tell whether ``count`` new messages go to the log although it is not asked for: some channel has no room."""
         return not self.flowing or not all(
             channel.backlog.has_room(count) for channel in self.channels.values() if not channel.ephemeral
         )
 
-    def _appended(self, publishers: list[Pending]) -> None:
+    def appended(self, publishers: Sequence[Pending] = ()) -> None:
         """Something went to the log; with ``fsync`` the replies of ``publishers`` wait until it is on the disk."""
         broker = self._broker
         broker.changed[self] = broker.unsynced[self] = None
         if self.durability == FSYNC and publishers:
             broker.awaiting_sync.setdefault(self, []).extend(publishers)
-
-    def _refuse(self, publishers: list[Pending], error: StorageError) -> None:
-        self._broker.refused_count += len(publishers)
-        if not isinstance(error, Draining):
-            self._broker.report_failure(self, error)
-        for publisher, reply, verb in publishers:
-            publisher.publish_failed(reply, verb, error)
 
     def _wait(self, batch: Batch) -> None:
         """Keep a batch of an ephemeral topic that does not flow, as far as there is room (PROTOCOL 1.16)."""
@@ -286,7 +152,7 @@ class Topic:
         """Put what a channel owes again into the log; returns its position. Raises StorageError."""
         assert self.log is not None  # noqa: S101 - see keeps
         position = self.log.append_owed(channel, frames, count)
-        self._appended([])
+        self.appended()
         return position
 
     def fetch(self, position: int, ids: list[bytes]) -> dict[bytes, bytes]:
@@ -307,7 +173,7 @@ class Topic:
         keep = not channel.ephemeral and self.keeps(position)
         self.deferrals.requeue(channel, due_ns, batch, keep=keep)
         if keep:
-            self._appended([])
+            self.appended()
 
     # -- flowing -------------------------------------------------------------------------------------------------
 
@@ -427,7 +293,7 @@ class Topic:
         for name in list(self.channels):
             self.channels.pop(name).close()
             self._broker.note("channel_deleted", self.name, name)
-        self._pieces, self._counts, self._bodies, self._publishers, self._deferred = [], [], [], [], []
+        self.publishes.drop()
         self.deferrals.close()
         if self.log is not None:
             self.log.delete()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from anyio import Event, to_thread
 
+from pynsqd.core.gathered_batch import GatheredBatch
 from pynsqd.httpapi.config import ConfigApi
 from pynsqd.httpapi.debug import DebugApi
 from pynsqd.httpapi.drain import DrainApi
@@ -147,19 +148,31 @@ class PublishApi:
     async def _publish_in_parts(self, target: Target, body: bytes, publisher: _Publisher) -> Reply:
         """Publish a large batch, all or nothing; others have their turn between its parts."""
         broker = self._turn.broker
-        pieces: list[bytes] = []
-        counts: list[int] = []
+        batch = GatheredBatch([], [], [])
         try:
             broker.topic(target.topic)
-            for piece, count in split(body, target.binary, broker.options):
-                pieces.append(piece)
-                counts.append(count)
-                await self._turn.committed()
+            await self._gather(target, body, batch)
             publisher.replies.append(b"OK")
-            broker.topic(target.topic).publish_pieces(pieces, counts, publisher, "MPUB")
+            broker.topic(target.topic).publishes.publish_batch(batch, publisher, "MPUB")
         except REFUSALS as error:
             return refused(error)
         return await self._answer(publisher, None)
+
+    async def _gather(self, target: Target, body: bytes, batch: GatheredBatch) -> None:
+        broker = self._turn.broker
+        try:
+            for piece, count in split(body, target.binary, broker.options):
+                batch.pieces.append(piece)
+                batch.counts.append(count)
+                topic = broker.topics.get(target.topic)
+                if topic is not None:
+                    topic.publishes.stage(batch, broker.wall_ns(self._turn.now_ns()))
+                await self._turn.committed()
+        except BaseException:  # cancelled too: the client may leave
+            topic = broker.topics.get(target.topic)
+            if topic is not None:
+                topic.publishes.unstage(batch)
+            raise
 
     async def _answer(self, publisher: _Publisher, refusal: Reply | None) -> Reply:
         await self._turn.committed()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
+from pynsqd.core.gathered_batch import GatheredBatch
 from pynsqd.runtime.http import HttpError, Reply, argument, failure, parse_query, plain
 from pynsqd.wire.encoder import sized
 from pynsqd.wire.errors import Draining, LimitReached, StorageError
@@ -128,13 +129,14 @@ def publish(broker: Broker, target: Target, body: bytes, publisher: Publisher, o
         if target.batch:
             parts = list(split(body, target.binary, broker.options))
             publisher.replies.append(ok)
-            topic.publish_pieces([piece for piece, _ in parts], [count for _, count in parts], publisher, "MPUB")
+            batch = GatheredBatch([piece for piece, _ in parts], [count for _, count in parts], [])
+            topic.publishes.publish_batch(batch, publisher, "MPUB")
         elif target.delay_ns:
             publisher.replies.append(ok)
-            topic.publish_deferred(body, target.delay_ns, publisher, "PUB")
+            topic.publishes.publish_deferred(body, target.delay_ns, publisher, "PUB")
         else:
             publisher.replies.append(ok)
-            topic.publish(body, publisher, "PUB")
+            topic.publishes.publish(body, publisher, "PUB")
     except REFUSALS as error:
         return refused(error)
     return None

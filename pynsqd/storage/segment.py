@@ -68,6 +68,7 @@ class Segment:
         "_descriptors",
         "_on_damage",
         "_salt",
+        "_staged",
         "_unnamed",
         "base",
         "open_flags",
@@ -96,6 +97,7 @@ class Segment:
         self._descriptors = descriptors
         self._on_damage = on_damage
         self._salt = header.salt
+        self._staged = 0  # bytes behind the end that belong to what is appended next
         self._unnamed = True  # whether its name in the folder survives a loss of power is not known
         self.base = header.base
         self.open_flags = files.READ if size else files.CREATE
@@ -119,35 +121,50 @@ class Segment:
 
     # -- append --------------------------------------------------------------------------------------------------
 
-    def append(
-        self,
-        kind: int,
-        flags: int,
-        count: int,
-        sequence: int,
-        payload: bytes,
-        *,
-        before: Sequence[tuple[int, bytes]] = (),
-    ) -> int:
-        """Append a record of ``count`` messages and return its position.
+    def append(self, kind: int, flags: int, count: int, sequence: int, payload: bytes) -> int:
+        """Append a record of ``count`` messages, and what is staged before it; return its position.
 
-        Others like it may come ``before`` it, (messages, payload), in the same write: the position is that of the
-        first, and a crash leaves all of them or none. Raises StorageError, and then nothing was appended.
+        Raises StorageError, and then nothing was appended, and nothing is staged any more.
         """
-        size = self.size or SEGMENT_HEADER_SIZE
-        first = position = self.base + size
-        salt = self._salt
-        parts: list[bytes] = []
-        for its_count, its_payload in before:
-            head = pack_record_header(
-                kind, flags | MORE, its_count, sequence, its_payload, salt=salt, position=position
-            )
-            parts += head, its_payload
-            sequence += its_count
-            position += RECORD_HEADER_SIZE + len(its_payload)
-        parts += pack_record_header(kind, flags, count, sequence, payload, salt=salt, position=position), payload
-        if not self.size:
-            parts.insert(0, pack_segment_header(self._salt, self.base, self.sequence))
+        size = self.size + self._staged
+        begin = [] if size else [self._header()]
+        size = size or SEGMENT_HEADER_SIZE
+        position = self.base + size
+        head = pack_record_header(kind, flags, count, sequence, payload, self._salt, position)
+        self._write([*begin, head, payload])
+        self.size = size + RECORD_HEADER_SIZE + len(payload)
+        self._staged = 0
+        return position
+
+    def stage(self, kind: int, sequence: int, records: Sequence[tuple[int, bytes]]) -> int:
+        """Write records, (messages, payload), that belong together with the one that is appended next.
+
+        Until that is there they do not count: a crash or a failure leaves all of them or none. Returns the position of
+        the first. Raises StorageError, and then nothing is staged any more.
+        """
+        size = self.size + self._staged
+        parts = [] if size else [self._header()]
+        first = position = self.base + (size or SEGMENT_HEADER_SIZE)
+        for count, payload in records:
+            parts += pack_record_header(kind, MORE, count, sequence, payload, self._salt, position), payload
+            sequence += count
+            position += RECORD_HEADER_SIZE + len(payload)
+        self._write(parts)
+        self._staged = position - self.base - self.size
+        return first
+
+    def unstage(self) -> None:
+        """Take back what is staged."""
+        if self._staged:
+            try:
+                self._take_back(self._descriptors.of(self))
+            except OSError:
+                self.sealed = True
+
+    def _header(self) -> bytes:
+        return pack_segment_header(self._salt, self.base, self.sequence)
+
+    def _write(self, parts: list[bytes]) -> None:
         try:
             descriptor = self._descriptors.of(self)
         except OSError as error:
@@ -159,15 +176,15 @@ class Segment:
             self._take_back(descriptor)
             raise files.failure("write", self.path, error) from error
         self.open_flags = files.APPEND
-        self.size = position - self.base + RECORD_HEADER_SIZE + len(payload)
-        return first
 
     def _take_back(self, descriptor: int) -> None:
-        """Undo a write that failed half-way; if that fails too, never append here again."""
+        """Undo a write that failed half-way, or was staged; if that fails too, never append here again."""
+        self._staged = 0
         try:
             if self.size:
                 files.truncate(descriptor, self.size)
             else:
+                self.open_flags = files.CREATE
                 self.close()
                 files.unlink(self.path)
         except OSError:

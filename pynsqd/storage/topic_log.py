@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from itertools import islice, pairwise
 from operator import attrgetter
 from pathlib import Path
@@ -33,6 +33,7 @@ from pynsqd.storage.quarantine import Quarantine
 from pynsqd.storage.segment import Descriptors, Segment, Unsynced, read_header
 from pynsqd.storage.timings import Timings
 from pynsqd.wire.encoder import message_id, split_frames
+from pynsqd.wire.errors import StorageError
 
 BAD: Final = "bad"
 DEFERRED: Final = "deferred"
@@ -76,6 +77,8 @@ class TopicLog:
         self._timings = timings
         self._until_timed = 0  # appends
         self._unsynced = Unsynced()
+        self._stage: Segment | None = None  # the segment that what is staged is written to
+        self.staged: list[Published] = []
         self._deleted = False
         self._probing = Lock()
         self._segments = self._load()
@@ -128,72 +131,107 @@ class TopicLog:
 
     # -- append --------------------------------------------------------------------------------------------------
 
-    def append(self, batch: Published, more: Sequence[Published] = ()) -> None:
-        """Append a batch that was published, and more in the same write, and set their positions.
+    def append(self, batch: Published) -> None:
+        """Append a batch that was published, and what is staged before it, and set its position.
 
-        Raises StorageError, and then nothing of all that was appended.
+        Raises StorageError, and then nothing was appended, and nothing is staged any more.
         """
-        count = batch.count
-        if not more:
-            batch.position = self._append(PUBLISHED, 0, count, batch.messages)
-            self.end_sequence += count
-            return
-        *before, last = batch, *more
-        payloads = [(one.count, one.messages) for one in before]
-        position = self._append(PUBLISHED, 0, last.count, last.messages, payloads)
-        for one in (batch, *more):
+        if self.staged:
+            self._append_staged(batch)
+        else:
+            batch.position = self._append(PUBLISHED, batch.count, self.end_sequence, batch.messages)
+            self.end_sequence += batch.count
+
+    def _append_staged(self, batch: Published) -> None:
+        sequence = self.end_sequence + sum(one.count for one in self.staged)
+        batch.position = self._append(PUBLISHED, batch.count, sequence, batch.messages)
+        self.end_sequence = sequence + batch.count
+        self.staged = []
+        self._stage = None
+
+    def stage(self, batches: list[Published]) -> None:
+        """Write batches that belong together with the one that is appended next, and set their positions.
+
+        Until that is appended nobody reads them, and a crash or a failure leaves all of them or none. Anything else
+        that is appended takes them back: ``staged`` is another list then. Raises StorageError, and then nothing is
+        staged any more.
+        """
+        sequence = self.end_sequence + sum(one.count for one in self.staged)
+        try:
+            if self._stage is None:
+                size = RECORD_HEADER_SIZE + len(batches[0].messages)
+                self._stage = self._open if self._open and self._has_room(self._open, size) else self._roll()
+            position = self._stage.stage(PUBLISHED, sequence, [(one.count, one.messages) for one in batches])
+        except StorageError:
+            self.unstage()
+            raise
+        for one in batches:
             one.position = position
             position += RECORD_HEADER_SIZE + len(one.messages)
-            self.end_sequence += one.count
+        self.staged += batches
+
+    def keeps(self, staged: list[Published]) -> bool:
+        """Tell whether ``staged``, which was once ``self.staged``, still is, and may be followed by an append."""
+        return staged is self.staged and self._stage is not None and not self._stage.sealed
+
+    def unstage(self) -> None:
+        """Take back what is staged."""
+        self.staged = []
+        stage, self._stage = self._stage, None
+        if stage is not None:
+            stage.unstage()
 
     def append_frames(self, frames: bytes, count: int) -> None:
         """Append messages that were published elsewhere, at any times and with any ids. Raises StorageError."""
-        self._append(BATCH, 0, count, frames)
+        self._append(BATCH, count, self.end_sequence, frames)
         self.end_sequence += count
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:
         """Append messages that only ``channel`` still owes and return their position. Raises StorageError."""
-        return self._append(OWED, 0, count, pack_channel(channel) + frames)
+        if self.staged:
+            self.unstage()
+        return self._append(OWED, count, self.end_sequence, pack_channel(channel) + frames)
 
-    def _append(
-        self, kind: int, flags: int, count: int, payload: bytes, before: Sequence[tuple[int, bytes]] = ()
-    ) -> int:
+    def _append(self, kind: int, count: int, sequence: int, payload: bytes) -> int:
         if self._until_timed:
             self._until_timed -= 1
             began_ns = 0
         else:
             self._until_timed = _TIMED_ONE_IN - 1
             began_ns = monotonic_ns()
-        segment = self._open
-        size = RECORD_HEADER_SIZE + len(payload)
-        if segment is None or segment.sealed or (segment.size + size > self._max_bytes and segment.size > 32):
-            position = self._append_first(kind, flags, count, payload, before)
-        else:
-            position = segment.append(kind, flags, count, self.end_sequence, payload, before=before)
-            self.end = segment.base + segment.size
-            if not segment.unsynced:
-                self._unsynced.add(segment)
+        segment = self._stage or self._open
+        if segment is None or (
+            segment is not self._stage and not self._has_room(segment, RECORD_HEADER_SIZE + len(payload))
+        ):
+            segment = self._roll()
+        try:
+            position = segment.append(kind, 0, count, sequence, payload)
+        except StorageError:
+            self.unstage()
+            raise
+        if segment is not self._open:
+            self._segments.append(segment)
+            self._open = segment
+        self.end = segment.base + segment.size
+        if not segment.unsynced:
+            self._unsynced.add(segment)
         if began_ns:
             self._timings.appends.observe(monotonic_ns() - began_ns)
         return position
 
-    def _append_first(
-        self, kind: int, flags: int, count: int, payload: bytes, before: Sequence[tuple[int, bytes]]
-    ) -> int:
-        """Roll: begin a segment with this record."""
+    def _has_room(self, segment: Segment, size: int) -> bool:
+        """Tell whether ``size`` bytes more may be appended to it; anything may where there is nothing yet."""
+        return not segment.sealed and (segment.size + size <= self._max_bytes or segment.size <= SEGMENT_HEADER_SIZE)
+
+    def _roll(self) -> Segment:
+        """Return a new segment; it is the log's once something was appended to it."""
         self._open = None  # if this fails the next one is to begin at the same position
-        header = SegmentHeader(VERSION, randbits(32), self.end, self.end_sequence)
-        segment = self._segment(self._folder / f"{self.end:020d}{_SEGMENT_SUFFIX}", header, 0)
         try:
             self._folders.make(self._folder)
         except OSError as error:
             raise files.failure("mkdir", self._folder, error) from error
-        position = segment.append(kind, flags, count, self.end_sequence, payload, before=before)
-        self._segments.append(segment)
-        self._open = segment
-        self.end = segment.end
-        self._unsynced.add(segment)
-        return position
+        header = SegmentHeader(VERSION, randbits(32), self.end, self.end_sequence)
+        return self._segment(self._folder / f"{self.end:020d}{_SEGMENT_SUFFIX}", header, 0)
 
     def sync(self) -> None:
         """Make everything that was appended before the call survive a loss of power. Raises StorageError.
@@ -329,6 +367,8 @@ class TopicLog:
         """
         while self._segments and self._segments[0].end <= position:
             segment = self._segments[0]
+            if segment is self._stage:
+                return
             if segment is self._open and not segment.sealed and segment.size < min(_KEEP, self._max_bytes // 2):
                 return
             if not self._quarantine.retire(segment):
@@ -351,6 +391,7 @@ class TopicLog:
 
     def close(self) -> None:
         """Close the files."""
+        self.unstage()
         for segment in self._segments:
             segment.close()
 

@@ -85,7 +85,7 @@ def _repair_one(topic: TopicFiles, damage: Damage, file: File | None, salt: int)
         if payload is None:
             return "left: too small for a record in its place"
         kind = DEFERRED if file in topic.deferred else OWED
-        head = pack_record_header(kind, 0, 0, damage.sequence, payload, salt=salt, position=damage.position)
+        head = pack_record_header(kind, 0, 0, damage.sequence, payload, salt, damage.position)
         # The header last: half-way through the place is still damaged, not half a record.
         content = [(damage.position + RECORD_HEADER_SIZE, payload), (damage.position, head)]
     kept = _set_aside(topic.folder / BAD, damage, data)

@@ -207,7 +207,7 @@ def test_existing_subscription_is_not_checked_again(guarded: Guarded) -> None:
     guarded.answer(ttl=1)
     guarded.node.advance(s=5)
     topic = guarded.node.topic()
-    topic.publish(b"x", guarded.client.session, "PUB")
+    topic.publishes.publish(b"x", guarded.client.session, "PUB")
     guarded.node.turn()
     (message,) = guarded.client.messages()
     assert guarded.ask(b"FIN " + message.id + b"\nRDY 1\n") == []

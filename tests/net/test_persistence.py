@@ -31,7 +31,7 @@ class _Publisher:
         self.replies = [b"OK"]
         self.held = False
         self.settled: list[Sequence[Failure]] = []
-        broker.topic(topic).publish(b"x", self, "PUB")
+        broker.topic(topic).publishes.publish(b"x", self, "PUB")
 
     def publish_failed(self, reply: int, verb: str, error: StorageError) -> None:
         raise AssertionError(error)

@@ -29,7 +29,7 @@ SALT = 0xA1B2C3D4
 
 
 def record(payload: bytes, position: int, *, kind: int = BATCH, sequence: int = 9) -> bytes:
-    return pack_record_header(kind, CONSECUTIVE, 3, sequence, payload, salt=SALT, position=position) + payload
+    return pack_record_header(kind, CONSECUTIVE, 3, sequence, payload, SALT, position) + payload
 
 
 def test_segment_header_is_laid_out_as_the_document_says() -> None:
@@ -40,7 +40,7 @@ def test_segment_header_is_laid_out_as_the_document_says() -> None:
 def test_record_header_is_laid_out_as_the_document_says() -> None:
     head = struct.pack(">HBBIIIQI", 0xFBD1, 2, 1, SALT, 3, 5, 9, zlib.crc32(b"frame"))
     crc = zlib.crc32(head, 0x1_0000_0020 & 0xFFFFFFFF)
-    got = pack_record_header(OWED, CONSECUTIVE, 3, 9, b"frame", salt=SALT, position=0x1_0000_0020)
+    got = pack_record_header(OWED, CONSECUTIVE, 3, 9, b"frame", SALT, 0x1_0000_0020)
     assert got == head + struct.pack(">I", crc)
 
 

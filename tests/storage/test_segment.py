@@ -281,7 +281,8 @@ def test_a_torn_append_is_cut_at_every_byte(bench: Bench) -> None:
 
 def test_what_was_appended_together_is_cut_together(bench: Bench) -> None:
     bench.append(b"one")
-    bench.segment.append(BATCH, 0, 1, 9, b"last", before=[(1, b"first"), (2, b"second")])
+    bench.segment.stage(BATCH, 9, [(1, b"first"), (2, b"second")])
+    bench.segment.append(BATCH, 0, 1, 12, b"last")
     whole = bench.path.read_bytes()
     for size in range(67, len(whole)):
         bench.segment.close()
@@ -299,7 +300,8 @@ def test_what_was_appended_together_is_cut_together(bench: Bench) -> None:
 
 
 def test_damage_to_the_last_of_what_was_appended_together_costs_no_others(bench: Bench) -> None:
-    bench.segment.append(BATCH, 0, 1, 9, b"last", before=[(1, b"first"), (2, b"second")])
+    bench.segment.stage(BATCH, 9, [(1, b"first"), (2, b"second")])
+    bench.segment.append(BATCH, 0, 1, 12, b"last")
     bench.change(lambda data: data.__setitem__(-36, 0))  # the magic of its record
     segment = bench.open()
     segment.recover()

@@ -642,7 +642,8 @@ def test_batches_in_one_write_are_records_that_follow_each_other(small: Bench, b
     if first:
         small.append(first)
     many = [small.batches.new(count, 100) for count in (3, 1, 2)]
-    small.log.append(many[0], many[1:])
+    small.log.stage(many[:-1])
+    small.log.append(many[-1])
     positions = [batch.position for batch in many]
     assert positions == sorted(positions)
     assert len({segment.stat().st_size for segment in small.segments()}) == (2 if before == 900 else 1)
@@ -665,7 +666,8 @@ def test_batches_in_one_write_are_appended_all_or_not_at_all(
     failing = FailingFiles(monkeypatch)
     failing.full_after(room)
     with pytest.raises(StorageError, match="no space left on device"):
-        bench.log.append(many[0], many[1:])
+        bench.log.stage(many[:-1])
+        bench.log.append(many[-1])
     assert (bench.log.end, bench.log.end_sequence) == (end, sequence)
     failing.heal()
     assert joined(bench.read_all()) == joined([first])

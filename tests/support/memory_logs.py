@@ -1,6 +1,6 @@
 """Logs in memory with the behaviour of the ones on disk, for tests of the core. Records stay when a log is reopened."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 
 from pynsqd.core.batch import Batch, Published
 from pynsqd.core.log import DEFERRED_BIT, DeferredRecord, bucket_of
@@ -20,15 +20,30 @@ class MemoryLog:
         self.damaged_records = self.damaged_bytes = 0
         self.failing = ""
         self.deleted = False
+        self.staged: list[Published] = []
 
-    def append(self, batch: Published, more: Sequence[Published] = ()) -> None:
-        for one in (batch, *more):
+    def append(self, batch: Published) -> None:
+        staged, self.staged = self.staged, []
+        for one in (*staged, batch):
             one.position = self._append("", one)
             self.end_sequence += len(one.ids)
+
+    def stage(self, batches: list[Published]) -> None:
+        if self.failing:
+            self.unstage()
+            raise StorageError(self.failing)
+        self.staged += batches
+
+    def keeps(self, staged: list[Published]) -> bool:
+        return staged is self.staged and bool(staged)
+
+    def unstage(self) -> None:
+        self.staged = []
 
     def append_owed(self, channel: str, frames: bytes, count: int) -> int:
         ids = [message_id(frame) for frame in split_frames(frames)]
         assert len(ids) == count
+        self.unstage()
         return self._append(channel, Batch(ids, frames))
 
     def _append(self, channel: str, batch: Batch) -> int:
