@@ -293,7 +293,7 @@ def test_in_one_turn_with_its_end_what_came_first_is_first(disk: Node) -> None:
     assert _bodies(disk.consumer(2500)) == [b"other", *BODIES[:200], b"behind"]
 
 
-@pytest.mark.parametrize("end", ["closed", "bad", "topic deleted", "draining"])
+@pytest.mark.parametrize("end", ["closed", "bad", "topic deleted", "draining", "node stopped"])
 def test_what_will_never_be_whole_is_taken_back(end: str, disk: Node, tmp_path: Path) -> None:
     disk.publish(b"before")
     size = _file_size(tmp_path)
@@ -315,6 +315,8 @@ def test_what_will_never_be_whole_is_taken_back(end: str, disk: Node, tmp_path: 
         assert client.take() == [OK]
         assert _bodies(disk.consumer(2500)) == BODIES[:200]
         return
+    elif end == "node stopped":
+        _log(disk).close()
     else:
         disk.broker.draining = True
         client.send(STREAM[20_000:])
@@ -372,7 +374,6 @@ def test_its_file_may_be_full_meanwhile_or_fail_to_sync(disk: Node, monkeypatch:
 
 @pytest.mark.parametrize("durability", ["memory", "fsync"])
 def test_with_another_durability(durability: str, disk: Node, tmp_path: Path) -> None:
-    disk.publish(b"before")
     disk.broker.topic("t").channel("c")
     client = disk.client()
     _send_in_reads(client, STREAM[:20_000], 3000)
@@ -383,13 +384,13 @@ def test_with_another_durability(durability: str, disk: Node, tmp_path: Path) ->
         assert client.take() == []
         disk.fsync()
     assert (client.take(), _log(disk).end) == ([OK], _file_size(tmp_path))
-    assert _bodies(disk.consumer(2500)) == [b"before", *BODIES[:200]]
+    assert _bodies(disk.consumer(2500)) == BODIES[:200]
 
 
 def test_files_that_nobody_needs_go_without_it(disk: Node, tmp_path: Path) -> None:
     consumer = disk.consumer(2500)
     publisher, client = disk.client(), disk.client()
-    publisher.ask(mpub(b"t", BODIES[:400]))
+    publisher.ask(mpub(b"t", BODIES[400:800]))
     _send_in_reads(client, STREAM[:20_000], 3000)
     consumer.send(b"".join(b"FIN %s\n" % message.id for message in consumer.messages()))
     disk.turn()
