@@ -341,8 +341,8 @@ class TopicLog:
                     if message_id(frame) in wanted:
                         wanted.discard(message_id(frame))
                         found[message_id(frame)] = frame
-            if not wanted:
-                break
+                if not wanted:  # mostly it is the first record that has them all
+                    return found
         return found
 
     def owed_since(self, position: int) -> Iterator[tuple[str, Batch]]:

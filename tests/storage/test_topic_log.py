@@ -5,13 +5,15 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pynsqd.core.batch import Batch
-from pynsqd.storage.format import VERSION, pack_segment_header
+from pynsqd.storage import topic_log
+from pynsqd.storage.format import VERSION, pack_segment_header, plain_messages
 from pynsqd.storage.log_store import LogStore
 from pynsqd.storage.topic_log import TopicLog
 from pynsqd.wire.encoder import split_frames
@@ -259,6 +261,20 @@ def test_fetch_finds_what_is_near(small: Bench) -> None:
     assert small.log.fetch(positions[3], wanted) == {one: frames[one] for one in wanted}
     assert small.log.fetch(positions[4], wanted) == {wanted[1]: frames[wanted[1]]}
     assert small.log.fetch(positions[3], [b"f" * 16]) == {}
+
+
+def test_fetch_makes_frames_of_no_more_than_it_must(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [bench.batches.new(2) for _ in range(10)]
+    bench.append(*many)
+    made = []
+
+    def noted(*record: Any) -> tuple[list[bytes], bytes]:
+        made.append(record)
+        return plain_messages(*record)
+
+    monkeypatch.setattr(topic_log, "plain_messages", noted)
+    assert list(bench.log.fetch(many[3].position, many[4].ids)) == many[4].ids
+    assert len(made) == 2
 
 
 def test_fetch_reads_no_further_than_it_must(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
