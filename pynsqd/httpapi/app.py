@@ -162,8 +162,9 @@ class PublishApi:
         broker = self._turn.broker
         try:
             for piece, count in split(body, target.binary, broker.options):
-                batch.pieces.append(piece)
-                batch.counts.append(count)
+                if count:
+                    batch.pieces.append(piece)
+                    batch.counts.append(count)
                 topic = broker.topics.get(target.topic)
                 if topic is not None:
                     topic.publishes.stage(batch, broker.wall_ns(self._turn.now_ns()))

@@ -127,7 +127,7 @@ def publish(broker: Broker, target: Target, body: bytes, publisher: Publisher, o
         if topic is None or target.refusal is not None:
             return target.refusal
         if target.batch:
-            parts = list(split(body, target.binary, broker.options))
+            parts = [part for part in split(body, target.binary, broker.options) if part[1]]
             publisher.replies.append(ok)
             batch = GatheredBatch([piece for piece, _ in parts], [count for _, count in parts], [])
             topic.publishes.publish_batch(batch, publisher, "MPUB")
@@ -160,8 +160,8 @@ def not_stored(error: StorageError) -> Reply:
 def split(body: bytes, binary: bool, options: Options) -> Iterator[tuple[bytes, int]]:
     r"""Split a batch: messages behind their sizes, and how many, so much at a time that nobody else waits long.
 
-    In a text batch ``\n`` ends a message, empty ones are skipped and ``\r`` is kept. A binary one is a count, then that
-    many messages, each behind its size; what follows them is ignored.
+    In a text batch ``\n`` ends a message, empty ones are skipped and ``\r`` is kept; there may be none in a part of it.
+    A binary one is a count, then that many messages, each behind its size; what follows them is ignored.
 
     Raises:
         HttpError: 413 BAD_BODY for the count of a binary batch, BAD_MESSAGE for a message of it, MSG_TOO_BIG.
@@ -179,10 +179,9 @@ def split(body: bytes, binary: bool, options: Options) -> Iterator[tuple[bytes, 
     while at < len(body):
         end = body.rfind(b"\n", at, at + size) + 1 or body.find(b"\n", at + size) + 1 or len(body)
         lines = [line for line in body[at:end].split(b"\n") if line]
-        if lines:
-            if max(map(len, lines)) > options.max_msg_size:
-                raise HttpError(413, "MSG_TOO_BIG")
-            yield sized(lines), len(lines)
+        if max(map(len, lines), default=0) > options.max_msg_size:
+            raise HttpError(413, "MSG_TOO_BIG")
+        yield sized(lines), len(lines)
         at = end
 
 

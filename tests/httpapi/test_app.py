@@ -202,6 +202,13 @@ async def test_a_large_batch_takes_several_turns(
     assert node.stored() == LINES
 
 
+@pytest.mark.parametrize("newlines", [10, 300_000])
+async def test_empty_lines_between_messages(newlines: int, node: RunningNode) -> None:
+    async with await HttpClient.open(node.port) as client:
+        assert (await client.ask("POST /mpub?topic=t", b"a" + b"\n" * newlines + b"b")).status == 200
+    assert node.stored() == [b"a", b"b"]
+
+
 @pytest.mark.parametrize("target", LARGE)
 async def test_a_large_batch_with_a_bad_end_is_refused_whole(target: str, node: RunningNode) -> None:
     too_long = bytes(node.node.options.max_msg_size + 1)

@@ -82,7 +82,7 @@ def test_binary(value: str, binary: bool) -> None:
 
 
 def parts_of(body: bytes, binary: bool) -> list[list[bytes]]:
-    return [cut_messages(piece, 0, count)[0] for piece, count in split(body, binary, OPTIONS)]
+    return [cut_messages(piece, 0, count)[0] if count else [] for piece, count in split(body, binary, OPTIONS)]
 
 
 def lines(body: bytes) -> list[bytes]:
@@ -154,6 +154,11 @@ def test_parts_are_the_whole(bodies: list[bytes], binary: bool, off: int, size: 
             parts = parts_of(body, binary)
             assert [one for part in parts for one in part] == expected
             assert all(sum(len(one) for one in part[1:]) < size for part in parts)
+
+
+def test_parts_without_messages_end_a_turn_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publish, "_PART", 10)
+    assert parts_of(b"a" + b"\n" * 39 + b"b", False) == [[b"a"], [], [], [], [b"b"]]
 
 
 @pytest.mark.parametrize(
