@@ -7,6 +7,7 @@ from pynsqd.core import published
 from pynsqd.core.batch import Batch, Published
 from pynsqd.core.gathered_batch import GatheredBatch
 from pynsqd.core.log import MEMORY
+from pynsqd.core.published import SIZE_SIZE
 from pynsqd.core.publisher import Pending, Publisher
 from pynsqd.wire.encoder import message_frames, sized
 from pynsqd.wire.errors import Draining, StorageError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # twice as long, since they leave the caches, and nobody else has a turn meanwhile.
 _PART: Final = 1 << 16
 _MOST_PARTS: Final = 256  # the system takes 1024 pieces in one write, and a record is two
+_PIECE: Final = 1 << 13  # ... of pieces of about so many, if they are single messages
 
 
 class Publishes:
@@ -95,24 +97,25 @@ class Publishes:
             return
         if self._publishers:
             publishers, self._publishers = self._publishers, []
+            bodies = self._bodies
             log = self._topic.log
-            if self._pieces or (log is not None and log.staged) or sum(map(len, self._bodies)) > _PART:
+            size = sum(map(len, bodies)) + SIZE_SIZE * len(bodies)
+            if self._pieces or size > _PART or (log is not None and log.staged):
                 self._commit_pieces(publishers, wall_ns)
-            elif self._bodies:
-                bodies, self._bodies = self._bodies, []
+            elif bodies:
+                self._bodies = []
                 self._commit_batch(self._batch((sized(bodies),), len(bodies), wall_ns), publishers)
         if self._deferred:
             self._commit_all_deferred(now_ns, wall_ns)
 
     def _gather(self) -> None:
-        """Make a piece of the single messages, as many as a batch may have."""
+        """Make pieces of the single messages."""
         bodies, self._bodies = self._bodies, []
-        if sum(map(len, bodies)) <= _PART:
-            self._pieces.append(sized(bodies))
-            self._counts.append(len(bodies))
-        else:
-            self._pieces += [sized([body]) for body in bodies]
-            self._counts += [1] * len(bodies)
+        count = max(1, _PIECE // (SIZE_SIZE + max(map(len, bodies))))
+        for at in range(0, len(bodies), count):
+            piece = bodies[at : at + count]
+            self._pieces.append(sized(piece))
+            self._counts.append(len(piece))
 
     def _refuse_all(self) -> None:
         """Drop what the turn has brought: the node takes no more messages."""

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from pynsqd.core import incoming_batch, publishes
 from pynsqd.storage.log_store import LogStore
 from pynsqd.storage.topic_log import TopicLog
+from pynsqd.wire.constants import MESSAGE_HEADER
+from pynsqd.wire.encoder import split_frames
 from pynsqd.wire.errors import StorageError
 from tests.support.failing_files import FailingFiles
 from tests.support.session_wire import OK, Client, FailingLogs, Node, command, error, mpub
@@ -68,6 +70,23 @@ def test_it_is_not_there_before_its_end() -> None:
     parts = logs.appended()["t"]
     assert sum(parts) == 1 + len(BODIES)
     assert 5 <= len(parts) <= 8  # of 64 KiB, or somewhat more
+
+
+@pytest.mark.parametrize(("size", "most"), [(1, 15_000), (200, 360), (70_000, 1)])
+def test_many_single_messages_are_cut_in_parts_too(size: int, most: int) -> None:
+    logs = FailingLogs()
+    node = Node(logs)
+    bodies = [b"%d" % (number % 10) * size for number in range(max(4, 4_000_000 // (100 + size)))]
+    client = node.client()
+    client.send(b"".join(command(b"PUB t", body) for body in bodies))
+    node.turn()
+    assert client.take() == [OK] * len(bodies)
+    parts = logs.appended()["t"]
+    assert (sum(parts), max(parts) <= most) == (len(bodies), True)
+    stored = [
+        frame[MESSAGE_HEADER:] for _, _, batch, _ in logs.logs["t"].records for frame in split_frames(batch.frames)
+    ]
+    assert stored == bodies
 
 
 def test_as_many_parts_as_one_write_can_take(monkeypatch: pytest.MonkeyPatch) -> None:
