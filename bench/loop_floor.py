@@ -1,6 +1,7 @@
 """How fast could a broker in one Python process be? A loop that reads a PUB, writes OK and does nothing else.
 
-The load is that of pub_one_in_flight.py: what separates the two figures is the broker's own work.
+The load is that of pub_one_in_flight.py: what separates the two figures is the broker's own work. One loop sleeps until
+there is input, as most do. The other looks for input again and again, as the broker's does while turns follow another.
 """
 
 from __future__ import annotations
@@ -37,12 +38,19 @@ class Answering(asyncio.BufferedProtocol):
             self._transport.write(OK)
 
 
-def serve(pipe: Connection) -> None:
+def serve(pipe: Connection, sleeping: bool) -> None:
     """Listen, tell the port, and answer for ever."""
 
     async def answer() -> None:
-        server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", 0)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Answering, "127.0.0.1", 0)
         pipe.send(server.sockets[0].getsockname()[1])
+
+        def look_again() -> None:
+            loop.call_soon(look_again)
+
+        if not sleeping:
+            look_again()
         await server.serve_forever()
 
     uvloop.run(answer())
@@ -51,10 +59,17 @@ def serve(pipe: Connection) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="measurements, each of a fresh process (default 5)")
+    rounds = parser.parse_args().rounds
+    measure("a loop that sleeps", sleeping=True, rounds=rounds)
+    measure("a loop that looks again", sleeping=False, rounds=rounds)
+
+
+def measure(name: str, *, sleeping: bool, rounds: int) -> None:
+    """Print the medians of so many rounds."""
     rates, costs = [], []
-    for _ in range(parser.parse_args().rounds):
+    for _ in range(rounds):
         ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("fork").Process(target=serve, args=(theirs,), daemon=True)
+        process = multiprocessing.get_context("fork").Process(target=serve, args=(theirs, sleeping), daemon=True)
         process.start()
         try:
             broker = Broker(("127.0.0.1", ours.recv()), ("127.0.0.1", 0), process.pid)
@@ -65,8 +80,8 @@ def main() -> None:
         figures = published.rates(sum(published.results))
         rates.append(figures["messages/s"])
         costs.append(figures["broker CPU µs/message"])
-    print(f"{statistics.median(rates):,.0f} answers/s ({min(rates):,.0f} to {max(rates):,.0f})")
-    print(f"{statistics.median(costs):.1f} CPU µs/answer ({min(costs):.1f} to {max(costs):.1f})")
+    print(f"{name}: {statistics.median(rates):,.0f} answers/s ({min(rates):,.0f} to {max(rates):,.0f})")
+    print(f"{name}: {statistics.median(costs):.1f} CPU µs/answer ({min(costs):.1f} to {max(costs):.1f})")
 
 
 if __name__ == "__main__":

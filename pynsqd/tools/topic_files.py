@@ -13,6 +13,7 @@ from pynsqd.storage.format import (
     ANY_SALT,
     DEFERRED,
     FOR_ALL,
+    MORE,
     OWED,
     RECORD_HEADER_SIZE,
     SEGMENT_HEADER_SIZE,
@@ -89,6 +90,7 @@ class TopicFiles:
         self._descriptors = Descriptors()
         self._live = live
         self._pending: list[Damage] = []
+        self._unended: list[tuple[int, int]] = []  # position and messages of records that belong with one to come
         self.log = self._find(folder, _SEGMENT_NAME, int)
         for before, after in pairwise(self.log):  # what is beyond the begin of the next was never appended
             before.segment.size = min(before.segment.size, after.segment.base - before.segment.base)
@@ -177,6 +179,8 @@ class TopicFiles:
                 expected = self._count_run(segment, run, -1 if self._broke(run[0][0]) else expected)
                 yield run
         self._settle(max(expected, 0))
+        if self._unended:
+            self._leave_out_unended()
         for file in self.deferred:
             yield from self._walk_deferred(file.segment, advance)
 
@@ -209,10 +213,14 @@ class TopicFiles:
         counts = self.log_counts
         counts.records += len(run)
         for record in run:
-            position, kind, _, count, sequence, _ = record
+            position, kind, flags, count, sequence, _ = record
             if is_filler(record):
                 expected = -1
                 continue
+            if flags & MORE:
+                self._unended.append((position, count))
+            else:
+                self._unended.clear()
             expected = self._continue(expected, sequence, segment, position)
             if kind in FOR_ALL:
                 counts.messages += count
@@ -220,6 +228,19 @@ class TopicFiles:
             else:
                 counts.owed += count
         return expected
+
+    def _leave_out_unended(self) -> None:
+        """The last records are of an MPUB that was not written to its end: a start cuts them off."""
+        self.log_counts.records -= len(self._unended)
+        self.log_counts.messages -= sum(count for _, count in self._unended)
+        if self._live:
+            return
+        begin = self._unended[0][0]
+        if self.damage and self.damage[-1].kind == "tail":
+            self.damage.pop()
+        segment = self.log[-1].segment
+        reason = "the MPUB is not there to its end"
+        self._report(Damage("tail", segment.path, begin, segment.end - begin, reason))
 
     def _walk_deferred(self, segment: Segment, advance: Callable[[int], None]) -> Iterator[list[Record]]:
         counts = self.deferred_counts

@@ -163,6 +163,31 @@ def test_every_byte_that_may_be_damaged(tmp_path: Path, capsys: pytest.CaptureFi
         assert run(capsys, "verify", fresh.path)[0] == 0, at
 
 
+@pytest.mark.parametrize("torn", [0, 1, 40, 200])
+def test_an_mpub_that_is_not_there_to_its_end(
+    torn: int, one_file: DataPath, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The node was killed while it came in; ``torn`` bytes of its last record are missing too."""
+    (path,) = one_file.segments()
+    size = path.stat().st_size
+    batches = Batches()
+    log = LogStore(one_file.path, 1 << 20, lambda *_: None).open(TOPIC)
+    log.stage([batches.new(3, 100), batches.new(2, 100)])
+    log._descriptors.close(log._segments[0])
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - torn)
+    written = path.stat().st_size
+    assert written > size + 300
+    code, topic = report(capsys, "verify", one_file)
+    assert (topic["records"], topic["messages"]) == (7, 48)
+    expected = {"kind": "tail", "file": str(path), "position": size, "bytes": written - size}
+    assert (code, topic["damage"]) == (1, [expected | {"reason": "the MPUB is not there to its end"}])
+    code, topic = report(capsys, "repair", one_file)
+    assert (code, path.stat().st_size) == (0, size)
+    assert report(capsys, "verify", one_file)[0] == 0
+    assert len(one_file.read()[0]) == 48
+
+
 def test_a_torn_tail_is_cut_wherever_it_tears(one_file: DataPath, capsys: pytest.CaptureFixture[str]) -> None:
     (path,) = one_file.segments()
     whole = path.read_bytes()
