@@ -9,7 +9,7 @@ from pynsqd.wire.errors import E_BAD_BODY, E_BAD_MESSAGE, FatalClientError
 if TYPE_CHECKING:
     from pynsqd.options import Options
 
-# Of an MPUB of so many bytes so many at a time are staged while the rest is awaited, see Topic.stage: the write of 5 MB
+# Of an MPUB of so many bytes so many at a time are staged while the rest is awaited, see Publishes.stage: to write 5 MB
 # in one turn held everybody else up for 14 ms.
 _LONG: Final = 1 << 18
 _STAGED_AT_ONCE: Final = 1 << 16
