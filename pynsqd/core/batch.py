@@ -62,22 +62,24 @@ class Batch:
 class Published(Batch):
     """Messages as they were published, all at once. Ids and frames are made when one channel asks, for all of them."""
 
-    __slots__ = ("_frames", "_ids", "_messages")
+    __slots__ = ("_begin", "_frames", "_ids", "_messages", "head")
 
-    def __init__(self, messages: bytes, count: int, position: int = -1) -> None:
-        """``messages`` are ``count`` of them as published.pack has put them together."""
+    def __init__(self, messages: bytes, count: int, position: int = -1, head: bytes = b"") -> None:
+        """``messages`` are ``count`` of them, each behind its size, and behind the head if that is not given."""
+        self._begin = 0 if head else published.HEAD_SIZE
         self._frames: bytes | None = None
         self._ids: list[bytes] | None = None
         self._messages = messages
+        self.head = head or messages[: published.HEAD_SIZE]
         self.count = count
         self.position = position
         self.fresh = True
-        self.size = len(messages) - published.HEAD_SIZE + count * _FRAMED
+        self.size = len(messages) - self._begin + count * _FRAMED
         self.skipped = 0
 
     @property
     def messages(self) -> bytes:
-        """What the log keeps; not to be asked for once there are frames."""
+        """What the log keeps behind the head; not to be asked for once there are frames."""
         assert self._frames is None  # noqa: S101 - a batch is in the log before any channel has it
         return self._messages
 
@@ -85,17 +87,17 @@ class Published(Batch):
     def ids(self) -> list[bytes]:  # type: ignore[override]
         """The ids of the messages."""
         if self._ids is None:
-            self._ids = ids_from(published.first_id(self._messages), self.count)
+            self._ids = ids_from(published.first_id(self.head), self.count)
         return self._ids
 
     @property
     def frames(self) -> bytes:  # type: ignore[override]
         """The messages as they are sent, one frame after the other."""
         if self._frames is None:
-            self._frames = published.frames(self._messages, self.ids)
+            self._frames = published.frames(self.head, self._messages, self._begin, self.ids)
             self._messages = b""
         return self._frames
 
     def timestamp_ns(self, offset: int = 0) -> int:
         """Return when they were published, in ns since the epoch."""
-        return timestamp_ns(self.frames, offset) if self._frames is not None else published.timestamp_ns(self._messages)
+        return published.timestamp_ns(self.head)

@@ -1,7 +1,6 @@
 """Messages that are published together, all or nothing, while they are gathered."""
 
 from pynsqd.core.batch import Published
-from pynsqd.core.published import HEAD_SIZE
 
 
 class GatheredBatch:
@@ -16,6 +15,6 @@ class GatheredBatch:
 
     def take_back(self) -> None:
         """Make pieces again of what was staged."""
-        self.pieces = [one.messages[HEAD_SIZE:] for one in self.staged] + self.pieces
+        self.pieces = [one.messages for one in self.staged] + self.pieces
         self.counts = [one.count for one in self.staged] + self.counts
         self.staged = []

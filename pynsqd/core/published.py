@@ -4,7 +4,6 @@ A batch is kept so, and goes to the log so, until somebody is to be given it: on
 them takes a third of what a batch costs its publisher (MPUB: 0.80 µs a message with it, see docs/performance.md).
 """
 
-from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
@@ -18,25 +17,25 @@ HEAD_SIZE: Final = _ID_AT + ID_LENGTH
 SIZE_SIZE: Final = 4  # bytes of the size before each body
 
 
-def pack(first_id: bytes, timestamp_ns: int, messages: Sequence[bytes]) -> bytes:
-    """Put together messages that have ids from ``first_id`` on, see ids_from; ``messages`` are sized, see ``sized``."""
-    return b"".join((_STAMP.pack(timestamp_ns), first_id, *messages))
+def pack_head(first_id: bytes, timestamp_ns: int) -> bytes:
+    """Return what stands before messages that have ids from ``first_id`` on, see ids_from."""
+    return _STAMP.pack(timestamp_ns) + first_id
 
 
-def timestamp_ns(published: bytes) -> int:
+def timestamp_ns(head: bytes) -> int:
     """Return when they were published, in ns since the epoch."""
-    stamp: int = _STAMP.unpack_from(published)[0]
+    stamp: int = _STAMP.unpack_from(head)[0]
     return stamp
 
 
-def first_id(published: bytes) -> bytes:
+def first_id(head: bytes) -> bytes:
     """Return the id of the first."""
-    return published[_ID_AT:HEAD_SIZE]
+    return head[_ID_AT:HEAD_SIZE]
 
 
-def frames(published: bytes, ids: list[bytes]) -> bytes:
-    """Make the frames of the first delivery; ``ids`` are those of the messages."""
+def frames(head: bytes, messages: bytes, begin: int, ids: list[bytes]) -> bytes:
+    """Make the frames of the first delivery of the messages from offset ``begin`` on; ``ids`` are theirs."""
     if len(ids) == 1:
-        return message_frame(published[:_ID_AT], ids[0], published[HEAD_SIZE + SIZE_SIZE :])
-    bodies, size = cut_messages(published, HEAD_SIZE, len(ids))
-    return message_frames(ids, bodies, timestamp_ns(published), size)
+        return message_frame(head[:_ID_AT], ids[0], memoryview(messages)[begin + SIZE_SIZE :])
+    bodies, size = cut_messages(messages, begin, len(ids))
+    return message_frames(ids, bodies, timestamp_ns(head), size)

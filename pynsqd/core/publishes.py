@@ -142,7 +142,8 @@ class Publishes:
         return batches
 
     def _batch(self, pieces: Sequence[bytes], count: int, wall_ns: int) -> Published:
-        return Published(published.pack(self._broker.ids.take_first(count, wall_ns), wall_ns, pieces), count)
+        head = published.pack_head(self._broker.ids.take_first(count, wall_ns), wall_ns)
+        return Published(b"".join(pieces), count, head=head)
 
     def _commit_batch(self, batch: Published, publishers: list[Pending]) -> None:
         """Commit what is one batch, as nearly all turns bring."""

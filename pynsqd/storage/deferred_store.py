@@ -96,7 +96,7 @@ class DeferredStore:
         if segment.end >= bucket_position(bucket + 1):
             raise files.failure("write", segment.path, OSError(errno.EFBIG, os.strerror(errno.EFBIG)))
         new = not segment.size
-        position = segment.append(DEFERRED, 0, count, self.next_serial, payload)
+        position = segment.append(DEFERRED, count, self.next_serial, payload)
         if new:
             self._buckets.setdefault(bucket, []).append(segment)
         self._last_serial[bucket] = self.next_serial

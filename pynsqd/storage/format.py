@@ -97,13 +97,14 @@ def unpack_segment_header(data: bytes) -> SegmentHeader | None:
 
 
 def pack_record_header(  # noqa: PLR0917 - by name it would take a lone PUB 0.1 µs more
-    kind: int, flags: int, messages: int, sequence: int, payload: bytes, salt: int, position: int
+    kind: int, flags: int, messages: int, sequence: int, payload: bytes, salt: int, position: int, before: bytes = b""
 ) -> bytes:
-    """Return the header of the record that ``payload`` makes at ``position``.
+    """Return the header of the record that ``payload`` makes at ``position``, with ``before`` in front of it.
 
     Its checksum starts from the position: a record is one only where it was written.
     """
-    head = _RECORD.pack(_RECORD_MAGIC, kind, flags, salt, messages, len(payload), sequence, crc32(payload))
+    length, crc = len(before) + len(payload), crc32(payload, crc32(before))
+    head = _RECORD.pack(_RECORD_MAGIC, kind, flags, salt, messages, length, sequence, crc)
     return head + _CRC.pack(crc32(head, position & _LOW))
 
 
@@ -168,7 +169,7 @@ def plain_messages(kind: int, flags: int, count: int, payload: bytes) -> tuple[l
     if kind == PUBLISHED:
         first = published.first_id(payload)
         ids = [first] if count == 1 else ids_from(first, count)
-        return ids, published.frames(payload, ids)
+        return ids, published.frames(payload, payload, published.HEAD_SIZE, ids)
     if flags & CONSECUTIVE:
         return ids_from(message_id(payload), count), payload
     return [message_id(frame) for frame in split_frames(payload)], payload

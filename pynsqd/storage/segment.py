@@ -121,34 +121,37 @@ class Segment:
 
     # -- append --------------------------------------------------------------------------------------------------
 
-    def append(self, kind: int, flags: int, count: int, sequence: int, payload: bytes) -> int:
+    def append(self, kind: int, count: int, sequence: int, payload: bytes, before: bytes = b"") -> int:
         """Append a record of ``count`` messages, and what is staged before it; return its position.
 
-        Raises StorageError, and then nothing was appended, and nothing is staged any more.
+        ``before`` is the first part of the payload, so that nobody has to join the two. Raises StorageError, and then
+        nothing was appended, and nothing is staged any more.
         """
         size = self.size + self._staged
         begin = [] if size else [self._header()]
         size = size or SEGMENT_HEADER_SIZE
         position = self.base + size
-        head = pack_record_header(kind, flags, count, sequence, payload, self._salt, position)
-        self._write([*begin, head, payload])
-        self.size = size + RECORD_HEADER_SIZE + len(payload)
+        head = pack_record_header(kind, 0, count, sequence, payload, self._salt, position, before)
+        self._write([*begin, head, before, payload])
+        self.size = size + RECORD_HEADER_SIZE + len(before) + len(payload)
         self._staged = 0
         return position
 
-    def stage(self, kind: int, sequence: int, records: Sequence[tuple[int, bytes]]) -> int:
-        """Write records, (messages, payload), that belong together with the one that is appended next.
+    def stage(self, kind: int, sequence: int, records: Sequence[tuple[int, bytes, bytes]]) -> int:
+        """Write records that belong together with the one that is appended next.
 
-        Until that is there they do not count: a crash or a failure leaves all of them or none. Returns the position of
-        the first. Raises StorageError, and then nothing is staged any more.
+        ``records`` are (messages, ``before``, ``payload``), the latter as for ``append``. Until that is there they do
+        not count: a crash or a failure leaves all of them or none. Returns the position of the first. Raises
+        StorageError, and then nothing is staged any more.
         """
         size = self.size + self._staged
         parts = [] if size else [self._header()]
         first = position = self.base + (size or SEGMENT_HEADER_SIZE)
-        for count, payload in records:
-            parts += pack_record_header(kind, MORE, count, sequence, payload, self._salt, position), payload
+        for count, before, payload in records:
+            head = pack_record_header(kind, MORE, count, sequence, payload, self._salt, position, before)
+            parts += head, before, payload
             sequence += count
-            position += RECORD_HEADER_SIZE + len(payload)
+            position += RECORD_HEADER_SIZE + len(before) + len(payload)
         self._write(parts)
         self._staged = position - self.base - self.size
         return first

@@ -13,6 +13,7 @@ from typing import Final
 
 from pynsqd.core.batch import Batch, Published
 from pynsqd.core.log import DEFERRED_BIT
+from pynsqd.core.published import HEAD_SIZE
 from pynsqd.storage import files
 from pynsqd.storage.format import (
     ANY_SALT,
@@ -42,6 +43,7 @@ _SEGMENT_SUFFIX: Final = ".seg"
 _SEGMENT_NAME: Final = re.compile(r"([0-9]{20})\.seg")
 _OURS: Final = (_SEGMENT_SUFFIX, ".def", ".bad", PROBE)
 
+_PUBLISHED_HEAD: Final = RECORD_HEADER_SIZE + HEAD_SIZE
 _ALONE: Final = 1 << 14  # a record of so many bytes is a Batch of its own, smaller ones are joined
 _JOINED: Final = 1 << 16  # ... up to so many bytes
 _FETCH: Final = 1 << 20  # how far behind a position its messages are looked for
@@ -139,12 +141,12 @@ class TopicLog:
         if self.staged:
             self._append_staged(batch)
         else:
-            batch.position = self._append(PUBLISHED, batch.count, self.end_sequence, batch.messages)
+            batch.position = self._append(PUBLISHED, batch.count, self.end_sequence, batch.messages, batch.head)
             self.end_sequence += batch.count
 
     def _append_staged(self, batch: Published) -> None:
         sequence = self.end_sequence + sum(one.count for one in self.staged)
-        batch.position = self._append(PUBLISHED, batch.count, sequence, batch.messages)
+        batch.position = self._append(PUBLISHED, batch.count, sequence, batch.messages, batch.head)
         self.end_sequence = sequence + batch.count
         self.staged = []
         self._stage = None
@@ -159,15 +161,15 @@ class TopicLog:
         sequence = self.end_sequence + sum(one.count for one in self.staged)
         try:
             if self._stage is None:
-                size = RECORD_HEADER_SIZE + len(batches[0].messages)
+                size = _PUBLISHED_HEAD + len(batches[0].messages)
                 self._stage = self._open if self._open and self._has_room(self._open, size) else self._roll()
-            position = self._stage.stage(PUBLISHED, sequence, [(one.count, one.messages) for one in batches])
+            position = self._stage.stage(PUBLISHED, sequence, [(one.count, one.head, one.messages) for one in batches])
         except StorageError:
             self.unstage()
             raise
         for one in batches:
             one.position = position
-            position += RECORD_HEADER_SIZE + len(one.messages)
+            position += _PUBLISHED_HEAD + len(one.messages)
         self.staged += batches
 
     def keeps(self, staged: list[Published]) -> bool:
@@ -190,9 +192,9 @@ class TopicLog:
         """Append messages that only ``channel`` still owes and return their position. Raises StorageError."""
         if self.staged:
             self.unstage()
-        return self._append(OWED, count, self.end_sequence, pack_channel(channel) + frames)
+        return self._append(OWED, count, self.end_sequence, frames, pack_channel(channel))
 
-    def _append(self, kind: int, count: int, sequence: int, payload: bytes) -> int:
+    def _append(self, kind: int, count: int, sequence: int, payload: bytes, before: bytes = b"") -> int:
         if self._until_timed:
             self._until_timed -= 1
             began_ns = 0
@@ -201,11 +203,11 @@ class TopicLog:
             began_ns = monotonic_ns()
         segment = self._stage or self._open
         if segment is None or (
-            segment is not self._stage and not self._has_room(segment, RECORD_HEADER_SIZE + len(payload))
+            segment is not self._stage and not self._has_room(segment, RECORD_HEADER_SIZE + len(before) + len(payload))
         ):
             segment = self._roll()
         try:
-            position = segment.append(kind, 0, count, sequence, payload)
+            position = segment.append(kind, count, sequence, payload, before)
         except StorageError:
             self.unstage()
             raise

@@ -4,6 +4,7 @@ An offset cursor over the bytes of the last read. Nothing is set aside for a dec
 yet is a list of the reads so far, joined once when the last of them is there.
 """
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
@@ -20,6 +21,7 @@ _SHORTEST_RUN: Final = 8  # after an odd one: from here it doubles, so odd lines
 
 _AT_ONCE: Final = 64  # pieces that one call cuts
 _MAX_CUTTERS: Final = 256
+_LONG: Final = 1 << 11  # bytes of a body: from here on a view costs less than a copy
 _WORTH_A_LOOK: Final = 16  # messages: whether they are of one size
 
 
@@ -71,11 +73,13 @@ def _are_equal(data: bytes, start: int, count: int, stride: int) -> bool:
     )
 
 
-def cut_messages(data: bytes, start: int, count: int) -> tuple[list[bytes], int]:
+def cut_messages(data: bytes, start: int, count: int) -> tuple[Sequence[bytes | memoryview], int]:
     """Return the bodies of ``count`` messages behind their sizes, from ``start`` to the end of ``data``.
 
-    And their size if they are known to have all the same, else 0.
+    And their size if they are known to have all the same, else 0. Long ones are not copied.
     """
+    if len(data) - start > count * _LONG:
+        return _views(memoryview(data), start, count), 0
     size: int = _INT32.unpack_from(data, start)[0]
     if count >= _WORTH_A_LOOK and len(data) - start == count * (4 + size) and _are_equal(data, start, count, 4 + size):
         return _cut(data, start, count, (4, size, 0)), size
@@ -85,6 +89,15 @@ def cut_messages(data: bytes, start: int, count: int) -> tuple[list[bytes], int]
         start = begin + _INT32.unpack_from(data, start)[0]
         bodies.append(data[begin:start])
     return bodies, 0
+
+
+def _views(data: memoryview, start: int, count: int) -> list[memoryview]:
+    bodies = []
+    for _ in range(count):
+        begin = start + 4
+        start = begin + _INT32.unpack_from(data, start)[0]
+        bodies.append(data[begin:start])
+    return bodies
 
 
 class LineTooLong(NsqError):

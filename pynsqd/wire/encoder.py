@@ -1,5 +1,6 @@
 """Frames from the server to the client (PROTOCOL 1.1, 1.7). Hot: a batch is framed in a fixed number of C calls."""
 
+from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
@@ -53,14 +54,14 @@ class _Heads(dict[int, bytes]):
 _heads: Final = _Heads()
 
 
-def message_frames(ids: list[bytes], bodies: list[bytes], timestamp_ns: int, size: int = 0) -> bytes:
+def message_frames(ids: list[bytes], bodies: Sequence[bytes | memoryview], timestamp_ns: int, size: int = 0) -> bytes:
     """Frame a batch of first deliveries (attempts = 1), one frame after the other. With ``size`` all bodies have that.
 
     Slice assignment and one join instead of a loop: 0.1 µs a message, 0.07 if they are of one size.
     """
     stamp = _STAMP.pack(timestamp_ns, 1)
     if size:
-        parts = [_heads[size] + stamp] * (len(bodies) * 3)
+        parts: list[bytes | memoryview] = [_heads[size] + stamp] * (len(bodies) * 3)
         parts[1::3] = ids
         parts[2::3] = bodies
         return b"".join(parts)
@@ -71,7 +72,7 @@ def message_frames(ids: list[bytes], bodies: list[bytes], timestamp_ns: int, siz
     return b"".join(parts)
 
 
-def message_frame(timestamp: bytes, message_id: bytes, body: bytes) -> bytes:
+def message_frame(timestamp: bytes, message_id: bytes, body: bytes | memoryview) -> bytes:
     """Frame one first delivery; ``timestamp`` is ns since the epoch in 8 bytes."""
     return b"".join((_heads[len(body)], timestamp, _FIRST, message_id, body))
 

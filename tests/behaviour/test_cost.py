@@ -66,7 +66,7 @@ def test_a_lone_pub(node: Node) -> None:
         client.session.receive(pub, node.now_ns)
         _end(node, client)
 
-    assert _cost(work) <= 800 * TOLERANCE
+    assert _cost(work) <= 838 * TOLERANCE
 
 
 @counted
@@ -221,7 +221,7 @@ async def test_a_turn_for_each(node: Node, tmp_path: Path, monkeypatch: pytest.M
 
     read(b"  V2")
     try:
-        assert _cost(lambda: read(command(b"PUB t", BODY))) <= 1070 * TOLERANCE
+        assert _cost(lambda: read(command(b"PUB t", BODY))) <= 1108 * TOLERANCE
         assert _cost(post) <= 1089 * TOLERANCE
     finally:
         ingest.connections.clear()

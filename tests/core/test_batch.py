@@ -31,14 +31,18 @@ def test_the_first_of_a_batch(bodies: list[bytes], count: int) -> None:
 def test_published_messages_are_framed_when_they_are_asked_for(bodies: list[bytes], before: int) -> None:
     generator = IdGenerator(5)
     generator.take(before, WALL_NS)
-    messages = published.pack(generator.take_first(len(bodies), WALL_NS), WALL_NS + 7, [sized(bodies)])
-    batch = Published(messages, len(bodies), 40)
+    head = published.pack_head(generator.take_first(len(bodies), WALL_NS), WALL_NS + 7)
+    messages = sized(bodies)
+    batch = Published(messages, len(bodies), 40, head)
     assert (len(batch), batch.position, batch.fresh, batch.skipped) == (len(bodies), 40, True, 0)
     assert (batch.messages, batch.timestamp_ns()) == (messages, WALL_NS + 7)
     assert batch.frames == message_frames(batch.ids, bodies, WALL_NS + 7)
     assert batch.size == len(batch.frames)
     assert batch.ids == [message_id(frame) for frame in split_frames(batch.frames)]
     assert batch.frames is batch.frames  # once for all channels
+    read = Published(head + messages, len(bodies), 40)  # as from the log
+    assert (read.ids, read.size, read.timestamp_ns()) == (batch.ids, batch.size, WALL_NS + 7)
+    assert read.frames == batch.frames
     assert batch.timestamp_ns(len(batch.first(1).frames) % batch.size) == WALL_NS + 7
 
 
@@ -48,7 +52,8 @@ def test_ids_that_are_asked_for_late_are_those_that_were_given(count: int, befor
     generator, other = IdGenerator(5), IdGenerator(5)
     generator.take(before, WALL_NS)
     other.take(before, WALL_NS)
-    batch = Published(published.pack(generator.take_first(count, WALL_NS), 1, [sized([b"x"] * count)]), count)
+    head = published.pack_head(generator.take_first(count, WALL_NS), 1)
+    batch = Published(sized([b"x"] * count), count, head=head)
     assert batch.ids == other.take(count, WALL_NS)
     assert len(set(batch.ids)) == count
     assert batch.ids == sorted(batch.ids)

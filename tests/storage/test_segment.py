@@ -42,7 +42,7 @@ class Bench:
         return self.segment
 
     def append(self, *payloads: bytes) -> list[int]:
-        return [self.segment.append(BATCH, 0, 1, number, payload) for number, payload in enumerate(payloads)]
+        return [self.segment.append(BATCH, 1, number, payload) for number, payload in enumerate(payloads)]
 
     def read(self, position: int = BASE, stop: int = 1 << 40, chunk: int = 1 << 16) -> list[bytes]:
         return [record[5] for run in self.segment.runs(position, stop, chunk) for record in run]
@@ -103,11 +103,11 @@ def test_few_descriptors_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     segments = [Segment(tmp_path / str(number), HEADER, 0, descriptors, lambda *_: None) for number in range(3)]
     for _ in range(2):
         for segment in segments:
-            segment.append(BATCH, 0, 1, 0, b"x")
+            segment.append(BATCH, 1, 0, b"x")
     assert (failing.calls["open_file"], failing.calls["close"]) == (6, 4)
-    segments[1].append(BATCH, 0, 1, 0, b"x")  # used last but one, so it is open, and now used last
-    segments[0].append(BATCH, 0, 1, 0, b"x")
-    segments[1].append(BATCH, 0, 1, 0, b"x")
+    segments[1].append(BATCH, 1, 0, b"x")  # used last but one, so it is open, and now used last
+    segments[0].append(BATCH, 1, 0, b"x")
+    segments[1].append(BATCH, 1, 0, b"x")
     assert (failing.calls["open_file"], failing.calls["close"]) == (7, 5)
     for segment in segments:
         segment.close()
@@ -281,8 +281,8 @@ def test_a_torn_append_is_cut_at_every_byte(bench: Bench) -> None:
 
 def test_what_was_appended_together_is_cut_together(bench: Bench) -> None:
     bench.append(b"one")
-    bench.segment.stage(BATCH, 9, [(1, b"first"), (2, b"second")])
-    bench.segment.append(BATCH, 0, 1, 12, b"last")
+    bench.segment.stage(BATCH, 9, [(1, b"", b"first"), (2, b"sec", b"ond")])
+    bench.segment.append(BATCH, 1, 12, b"last")
     whole = bench.path.read_bytes()
     for size in range(67, len(whole)):
         bench.segment.close()
@@ -300,8 +300,8 @@ def test_what_was_appended_together_is_cut_together(bench: Bench) -> None:
 
 
 def test_damage_to_the_last_of_what_was_appended_together_costs_no_others(bench: Bench) -> None:
-    bench.segment.stage(BATCH, 9, [(1, b"first"), (2, b"second")])
-    bench.segment.append(BATCH, 0, 1, 12, b"last")
+    bench.segment.stage(BATCH, 9, [(1, b"", b"first"), (2, b"sec", b"ond")])
+    bench.segment.append(BATCH, 1, 12, b"last")
     bench.change(lambda data: data.__setitem__(-36, 0))  # the magic of its record
     segment = bench.open()
     segment.recover()
@@ -341,7 +341,7 @@ def test_a_message_cannot_make_the_recovery_cut_it(bench: Bench) -> None:
         bench.path.with_name("forged"), HEADER._replace(salt=SALT + 1), 0, bench.descriptors, lambda *_: None
     )
     forged.base = position - 32
-    forged.append(BATCH, 0, 1, 1 << 60, b"x" * 100)
+    forged.append(BATCH, 1, 1 << 60, b"x" * 100)
     body = forged.path.read_bytes()[32:64]  # a valid header there, of a record that goes on behind the end
     forged.close()
     bench.append(body)
@@ -388,9 +388,9 @@ def test_a_tail_that_cannot_be_cut_is_hidden(bench: Bench, monkeypatch: pytest.M
 
 def test_end_sequence_counts_batches_only(bench: Bench) -> None:
     assert bench.segment.end_sequence() == 5  # of the header
-    bench.segment.append(BATCH, 0, 3, 5, b"x")
+    bench.segment.append(BATCH, 3, 5, b"x")
     assert bench.segment.end_sequence() == 8
-    bench.segment.append(OWED, 0, 3, 8, b"x")
+    bench.segment.append(OWED, 3, 8, b"x")
     assert bench.segment.end_sequence() == 8
 
 
@@ -456,7 +456,7 @@ def test_one_failed_sync_does_not_keep_the_others_from_being_synced(
     unsynced = Unsynced()
     segments = [Segment(tmp_path / str(number), HEADER, 0, descriptors, lambda *_: None) for number in range(2)]
     for segment in segments:
-        segment.append(BATCH, 0, 1, 0, b"x")
+        segment.append(BATCH, 1, 0, b"x")
         unsynced.add(segment)
     failing.fail("fdatasync", after=1)
     with pytest.raises(StorageError, match=r"1: input"):

@@ -17,7 +17,7 @@ class Batches:
     def of(self, bodies: list[bytes]) -> Published:
         """Return a batch of messages with these bodies."""
         first_id = self._ids.take_first(len(bodies), WALL_NS)
-        return Published(published.pack(first_id, WALL_NS, [sized(bodies)]), len(bodies))
+        return Published(sized(bodies), len(bodies), head=published.pack_head(first_id, WALL_NS))
 
     def new(self, count: int = 1, size: int = 20) -> Published:
         """Return a batch of ``count`` messages with bodies of ``size`` bytes."""
