@@ -117,6 +117,25 @@ def test_few_descriptors_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 # -- damage ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("allowed", "kept"), [(16, 2), (48, 5), (-1, 5)])
+def test_as_many_files_stay_open_as_the_process_can_spare(
+    allowed: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """-1 is no limit."""
+    monkeypatch.setattr("resource.getrlimit", lambda _: (allowed, allowed))
+    descriptors = Descriptors()
+    failing = FailingFiles(monkeypatch)
+    segments = [
+        Segment(tmp_path / str(number), SegmentHeader(VERSION, SALT, BASE, 0), 0, descriptors, lambda *_: None)
+        for number in range(5)
+    ]
+    for segment in segments:
+        segment.append(BATCH, 1, 0, b"x")
+    assert failing.calls["close"] == 5 - kept
+    for segment in segments:
+        segment.close()
+
+
 def test_a_damaged_payload_costs_that_record(bench: Bench) -> None:
     _, second, third = bench.append(b"one", b"two", b"three")
     bench.change(lambda data: data.__setitem__(second - BASE + 32, 0))
