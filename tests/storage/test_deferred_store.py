@@ -279,7 +279,12 @@ def test_a_bucket_that_cannot_be_removed_is_reported(bench: Bench, monkeypatch: 
     assert len(bench.reports) == 1
 
 
-def test_few_files_are_open(bench: Bench) -> None:
+@pytest.fixture
+def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pynsqd.storage.segment._MOST_OPEN", 64)
+
+
+def test_few_files_are_open(few_files: None, bench: Bench) -> None:
     for number in range(100):
         bench.keep(due_wall_ns=WALL_NS + number * NEXT_NS)
     for number in range(100):
