@@ -1,7 +1,7 @@
 """How fast could a broker in one Python process be? A loop that reads a PUB, writes OK and does nothing else.
 
 The load is that of pub_one_in_flight.py: what separates the two figures is the broker's own work. One loop sleeps until
-there is input, as most do. The other looks for input again and again, as the broker's does while turns follow another.
+there is input, as most do. The other looks for input again and again, as the broker's does when it is busy.
 """
 
 from __future__ import annotations

@@ -164,6 +164,7 @@ class TopicFiles:
         expected = -1  # the number of messages before the next record, if it is known
         for index, file in enumerate(self.log):
             segment = file.segment
+            self._unended.clear()
             if index and self.log[index - 1].segment.end < segment.base:
                 begin = self.log[index - 1].segment.end
                 self._report(Damage("missing", self.folder, begin, segment.base - begin, "in no file"))
@@ -214,13 +215,13 @@ class TopicFiles:
         counts.records += len(run)
         for record in run:
             position, kind, flags, count, sequence, _ = record
-            if is_filler(record):
-                expected = -1
-                continue
             if flags & MORE:
                 self._unended.append((position, count))
             else:
                 self._unended.clear()
+            if is_filler(record):
+                expected = -1
+                continue
             expected = self._continue(expected, sequence, segment, position)
             if kind in FOR_ALL:
                 counts.messages += count
@@ -230,17 +231,21 @@ class TopicFiles:
         return expected
 
     def _leave_out_unended(self) -> None:
-        """The last records are of an MPUB that was not written to its end: a start cuts them off."""
+        """The last records are of an MPUB that was not written to its end: a start cuts them off.
+
+        Not if there is damage behind them: then the end may have been there, and a start serves them.
+        """
+        begin = self._unended[0][0]
+        segment = self.log[-1].segment
+        behind = [one for one in self.damage if one.path == segment.path and one.position > begin]
+        if any(one.kind != "tail" for one in behind):
+            return
         self.log_counts.records -= len(self._unended)
         self.log_counts.messages -= sum(count for _, count in self._unended)
-        if self._live:
-            return
-        begin = self._unended[0][0]
-        if self.damage and self.damage[-1].kind == "tail":
-            self.damage.pop()
-        segment = self.log[-1].segment
-        reason = "the MPUB is not there to its end"
-        self._report(Damage("tail", segment.path, begin, segment.end - begin, reason))
+        if not self._live:
+            self.damage = [one for one in self.damage if one not in behind]
+            reason = "the MPUB is not there to its end"
+            self._report(Damage("tail", segment.path, begin, segment.end - begin, reason))
 
     def _walk_deferred(self, segment: Segment, advance: Callable[[int], None]) -> Iterator[list[Record]]:
         counts = self.deferred_counts

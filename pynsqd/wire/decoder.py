@@ -78,26 +78,20 @@ def cut_messages(data: bytes, start: int, count: int) -> tuple[Sequence[bytes | 
 
     And their size if they are known to have all the same, else 0. Long ones are not copied.
     """
-    if len(data) - start > count * _LONG:
-        return _views(memoryview(data), start, count), 0
+    whole: bytes | memoryview = data
     size: int = _INT32.unpack_from(data, start)[0]
-    if count >= _WORTH_A_LOOK and len(data) - start == count * (4 + size) and _are_equal(data, start, count, 4 + size):
+    if len(data) - start > count * _LONG:
+        whole = memoryview(data)
+    elif (
+        count >= _WORTH_A_LOOK and len(data) - start == count * (4 + size) and _are_equal(data, start, count, 4 + size)
+    ):
         return _cut(data, start, count, (4, size, 0)), size
     bodies = []
     for _ in range(count):
         begin = start + 4
         start = begin + _INT32.unpack_from(data, start)[0]
-        bodies.append(data[begin:start])
+        bodies.append(whole[begin:start])
     return bodies, 0
-
-
-def _views(data: memoryview, start: int, count: int) -> list[memoryview]:
-    bodies = []
-    for _ in range(count):
-        begin = start + 4
-        start = begin + _INT32.unpack_from(data, start)[0]
-        bodies.append(data[begin:start])
-    return bodies
 
 
 class LineTooLong(NsqError):

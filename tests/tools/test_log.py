@@ -188,6 +188,25 @@ def test_an_mpub_that_is_not_there_to_its_end(
     assert len(one_file.read()[0]) == 48
 
 
+def test_an_mpub_whose_end_is_damaged_keeps_the_rest(one_file: DataPath, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a start has it: what can be read is served."""
+    (path,) = one_file.segments()
+    batches = Batches()
+    many = [batches.new(3, 100), batches.new(2, 100)]
+    log = LogStore(one_file.path, 1 << 20, lambda *_: None).open(TOPIC)
+    log.stage(many[:1])
+    log.append(many[1])
+    log.close()
+    one_file.flip(path, many[1].position + 100)
+    code, topic = report(capsys, "verify", one_file)
+    assert (code, topic["records"], topic["messages"]) == (1, 8, 51)
+    assert [(one["kind"], one["position"]) for one in topic["damage"]] == [("record", many[1].position)]
+    assert report(capsys, "repair", one_file)[0] == 0
+    frames, complaints = one_file.read()
+    assert (len(frames), complaints) == (51, [])
+    assert frames[48:] == split_frames(many[0].frames)
+
+
 def test_a_torn_tail_is_cut_wherever_it_tears(one_file: DataPath, capsys: pytest.CaptureFixture[str]) -> None:
     (path,) = one_file.segments()
     whole = path.read_bytes()
