@@ -198,6 +198,7 @@ async def test_ten_posts_in_a_turn(node: Node) -> None:
 async def test_a_turn_for_each(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole turn, from the read to the write, of a publish that comes alone: by PUB, and by POST."""
     monkeypatch.setattr("pynsqd.net.turn.LOOK_AGAIN_NS", 1 << 62)  # the loop goes on looking however slow the trace is
+    monkeypatch.setattr("pynsqd.net.turn.time_ns", lambda: node.wall_ns)  # a new tick of the ids takes 22 more
     turn = Turn(node.broker, lambda _: None)
     loop = turn._loop = _Loop()  # type: ignore[assignment]
     checkpoint = Checkpoint(tmp_path)
