@@ -231,17 +231,9 @@ async def test_heartbeats_begin_after_a_handshake_that_took_longer_than_one(
             await client.send(b"NOP\n")
 
 
-async def test_a_client_that_goes_away_in_the_upgrade_leaves_nothing(tmp_path: Path, authority: Authority) -> None:
-    async with inside(tmp_path, **authority.options()) as node:
-        for features in FEATURES:
-            for pipelined in (b"", b"\x16\x03\x01\x02\x00\x01"):
-                async with await V2.open(node.tcp) as client:
-                    await client.send(asking(features) + pipelined)
-        assert await eventually(_no_connections, "connections are let go without the garbage collector")
-
-
 @pytest.fixture
 def no_collector() -> Iterator[None]:
+    """Nothing is collected in the test, and what earlier ones left to the collector is gone before."""
     gc.collect()
     gc.disable()
     yield
@@ -250,6 +242,16 @@ def no_collector() -> Iterator[None]:
 
 def _no_connections() -> bool:
     return not any(isinstance(one, Connection) for one in gc.get_objects())
+
+
+@pytest.mark.usefixtures("no_collector")
+async def test_a_client_that_goes_away_in_the_upgrade_leaves_nothing(tmp_path: Path, authority: Authority) -> None:
+    async with inside(tmp_path, **authority.options()) as node:
+        for features in FEATURES:
+            for pipelined in (b"", b"\x16\x03\x01\x02\x00\x01"):
+                async with await V2.open(node.tcp) as client:
+                    await client.send(asking(features) + pipelined)
+        assert await eventually(_no_connections, "connections are let go without the garbage collector")
 
 
 @pytest.mark.usefixtures("no_collector")
