@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pynsqd.options import Options
     from pynsqd.runtime.api_keys import ApiKeys
 
+HEAD_END: Final = b"\r\n\r\n"
+
 # How an answer says its version and what becomes of the connection, as Go does it: HTTP/1.1 kept and closed,
 # HTTP/1.0 kept and closed.
 STYLES: Final = (
@@ -51,15 +53,17 @@ def style_of(answer: bytes) -> int:
 
 
 class Head:
-    """What the head of a request asks for; ``target`` is None for /ping."""
+    """What the head of a request asks for; ``target`` is None for /ping, ``topic`` empty for all but a plain /pub."""
 
-    __slots__ = ("body_length", "close", "style", "target")
+    __slots__ = ("body_length", "close", "style", "target", "topic")
 
     def __init__(self, target: Target | None, body_length: int, style: int) -> None:
         self.target = target
         self.body_length = body_length
         self.style = style
         self.close = style % 2 == 1
+        plain = target is not None and body_length and not (target.batch or target.delay_ns or target.refusal)
+        self.topic = target.topic if target is not None and plain else ""
 
 
 class _HeadReader:
@@ -115,14 +119,14 @@ class _KeyedHeadReader(_HeadReader):
 
 
 def read_head(raw: bytes, options: Options, keys: ApiKeys | None = None) -> Head | None:
-    """Parse the head of one request, its empty line included; None if the request is the general path's.
+    """Parse the head of one request, without its empty line; None if the request is the general path's.
 
     So is one that ``keys`` do not allow.
     """
     reader = _HeadReader() if keys is None else _KeyedHeadReader()
     parser = httptools.HttpRequestParser(reader)
     try:
-        parser.feed_data(raw)
+        parser.feed_data(raw + HEAD_END)
     except (httptools.HttpParserError, httptools.HttpParserUpgrade, ValueError):
         return None
     version = parser.get_http_version()

@@ -188,7 +188,7 @@ async def test_ten_posts_in_a_turn(node: Node) -> None:
             connection.flush()
 
     try:
-        assert _cost(work, len(connections)) <= 318 * TOLERANCE
+        assert _cost(work, len(connections)) <= 232 * TOLERANCE
     finally:
         ingest.connections.clear()
         ingest.close()
@@ -223,7 +223,7 @@ async def test_a_turn_for_each(node: Node, tmp_path: Path, monkeypatch: pytest.M
     read(b"  V2")
     try:
         assert _cost(lambda: read(command(b"PUB t", BODY))) <= 1108 * TOLERANCE
-        assert _cost(post) <= 1089 * TOLERANCE
+        assert _cost(post) <= 1018 * TOLERANCE
     finally:
         ingest.connections.clear()
         ingest.close()
