@@ -16,7 +16,9 @@ from pynsqd.wire.errors import StartupError
 
 # Short connections come in crowds (a PHP request each); the kernel caps this at somaxconn.
 _BACKLOG: Final = 4096
-# asyncio takes so many at once, and has no brake in between when descriptors run out; libuv takes one by one.
+# So many servers share the socket, and each takes one connection in a round of the loop (libuv never takes more, and
+# asyncio has no brake in between when descriptors run out). With one, clients with a connection each never share a
+# turn: a POST costs 71 µs of CPU instead of 46.
 _AT_ONCE: Final = 4
 # File descriptors that are left to the files of the node. Whether they are reached is looked at every so often.
 _RESERVE: Final = 64
@@ -57,34 +59,41 @@ class Listener:
         self._file = _identity(address) if port < 0 else None
         self._factory = factory
         self._warn = Seldom(warn)
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._made = 0
         self._resuming: asyncio.TimerHandle | asyncio.Task[None] | None = None
         self._closed = False
 
     async def start(self) -> None:
         """Begin to accept."""
+        while len(self._servers) < _AT_ONCE and not self._closed:
+            server = await self._serve()
+            self._servers.append(server)
+            if not self._closed:
+                await server.start_serving()
+            if self._closed:
+                self._end_servers()
+            else:
+                self._socket.listen(_BACKLOG)
+
+    async def _serve(self) -> asyncio.Server:
         loop = asyncio.get_running_loop()
         sock = self._socket.dup()  # a server closes its own; this one keeps those who wait
-        settings: dict[str, Any] = {"sock": sock, "backlog": _AT_ONCE, "start_serving": False}
+        settings: dict[str, Any] = {"sock": sock, "backlog": 1, "start_serving": False}
         if self.port < 0:
-            server = await loop.create_unix_server(self._make, **settings, **_KEEP_FILE)
-        else:
-            server = await loop.create_server(self._make, **settings)
-        self._server = server
-        if self._closed:
-            server.close()
-            return
-        await server.start_serving()
-        self._socket.listen(_BACKLOG)
+            return await loop.create_unix_server(self._make, **settings, **_KEEP_FILE)
+        return await loop.create_server(self._make, **settings)
+
+    def _end_servers(self) -> None:
+        servers, self._servers = self._servers, []
+        _end(servers)
 
     def close(self) -> None:
         """Accept no more, and leave no file behind."""
         self._closed = True
         if self._resuming is not None:
             self._resuming.cancel()
-        if self._server is not None:
-            self._server.close()
+        self._end_servers()
         self._socket.close()
         if self._file is not None and _identity(self.address) == self._file:
             os.unlink(self.address)
@@ -109,14 +118,15 @@ class Listener:
         return lowest >= limit - min(_RESERVE, limit // 4)
 
     def _pause(self) -> None:
-        if self._server is not None and not self._closed:
-            loop = asyncio.get_running_loop()
-            if loop.remove_reader(self._server.sockets[0].fileno()):
-                loop.call_later(_PAUSE_S / 2, self._server.close)  # asyncio resets what it is accepting at a close
-            else:
-                self._server.close()
-            self._server = None
-            self._warn("file descriptors are running out, new connections wait", address=self.address)
+        if not self._servers:
+            return
+        loop = asyncio.get_running_loop()
+        if all(loop.remove_reader(server.sockets[0].fileno()) for server in self._servers):
+            servers, self._servers = self._servers, []
+            loop.call_later(_PAUSE_S / 2, _end, servers)  # asyncio resets what it is accepting at a close
+        else:
+            self._end_servers()
+        self._warn("file descriptors are running out, new connections wait", address=self.address)
 
     def _look_again(self) -> None:
         loop = asyncio.get_running_loop()
@@ -169,6 +179,11 @@ async def listen(
     bound = sock.getsockname()
     shown = f"[{bound[0]}]:{bound[1]}" if ":" in bound[0] else f"{bound[0]}:{bound[1]}"
     return Listener(sock, shown, bound[1], factory, warn)
+
+
+def _end(servers: list[asyncio.Server]) -> None:
+    for server in servers:
+        server.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:

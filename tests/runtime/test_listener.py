@@ -2,9 +2,13 @@
 
 import asyncio
 import socket
+from collections import Counter
+from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from pynsqd.runtime.listener import Listener, listen, split_address
@@ -85,6 +89,44 @@ async def test_a_peer_that_vanished_is_noticed() -> None:
 
     assert await greeting(await listen("127.0.0.1:0", Watcher)) == b""
     assert await accepted == [1, 15, 15, 9]
+
+
+async def test_those_who_wait_are_taken_several_in_a_round() -> None:
+    """Clients with a connection for each request share turns of the loop, and so appends."""
+    rounds = 0
+    taken: Counter[int] = Counter()
+    loop = asyncio.get_running_loop()
+
+    def count_rounds() -> None:
+        nonlocal rounds
+        rounds += 1
+        loop.call_soon(count_rounds)
+
+    def make() -> asyncio.Protocol:
+        taken[rounds] += 1
+        return asyncio.Protocol()
+
+    listener = await listen("127.0.0.1:0", make)
+    await listener.start()
+    count_rounds()
+    with ExitStack() as clients:
+        for _ in range(16):
+            clients.enter_context(socket.create_connection(("127.0.0.1", listener.port)))
+        with anyio.fail_after(30):
+            while taken.total() < 16:
+                await anyio.lowlevel.checkpoint()
+        assert max(taken.values()) == 4
+    listener.close()
+
+
+async def test_a_listener_that_is_closed_while_it_starts_is_closed() -> None:
+    listener = await listen("127.0.0.1:0", Greeter)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.start)
+        await anyio.lowlevel.checkpoint()
+        listener.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", listener.port))
 
 
 async def test_port_in_use_is_told_in_one_line() -> None:
