@@ -16,6 +16,7 @@ from typing import Final
 
 from pynsqd.core.log import DeferredRecord, bucket_at, bucket_of, bucket_position
 from pynsqd.storage import files
+from pynsqd.storage.descriptors import Descriptors
 from pynsqd.storage.format import (
     ANY_SALT,
     DEFERRED,
@@ -27,7 +28,7 @@ from pynsqd.storage.format import (
     unpack_channel,
 )
 from pynsqd.storage.quarantine import Quarantine
-from pynsqd.storage.segment import Descriptors, Segment, Unsynced, read_header
+from pynsqd.storage.segment import Segment, Unsynced, read_header
 from pynsqd.wire.encoder import message_id, split_frames
 
 FILE_NAME: Final = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,11}))?\.def")

@@ -7,9 +7,10 @@ from typing import Final
 from pynsqd.storage import files
 from pynsqd.storage.deferred_store import FILE_NAME as DEFERRED_NAME
 from pynsqd.storage.deferred_store import DeferredStore
+from pynsqd.storage.descriptors import Descriptors
 from pynsqd.storage.quarantine import Quarantine
 from pynsqd.storage.removal import Removal
-from pynsqd.storage.segment import Descriptors, read_header
+from pynsqd.storage.segment import read_header
 from pynsqd.storage.timings import Timings
 from pynsqd.storage.topic_log import BAD, DEFERRED, TopicLog, is_ours, segment_base
 from pynsqd.wire.names import is_valid_name

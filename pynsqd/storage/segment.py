@@ -1,13 +1,13 @@
 """One segment file: append, read, recover. Whoever reads a segment does it here, damage and all."""
 
 import errno
-import resource
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from pynsqd.storage import files
+from pynsqd.storage.descriptors import Descriptors
 from pynsqd.storage.format import (
     ANY_SALT,
     FOR_ALL,
@@ -31,42 +31,6 @@ from pynsqd.wire.errors import StartupError, StorageError
 _BLOCK: Final = 4096  # the least that is given up where the disk cannot read
 _TAIL: Final = 1 << 16  # where the last record is looked for first
 _SCAN: Final = 1 << 20
-
-_MOST_OPEN: Final = 1024
-
-
-class Descriptors:
-    """The open descriptors of a node's segments: those used last, at most ``limit``. For one thread.
-
-    By default they are an eighth of what the process may have, 1024 at most. Where a thousand topics are published to
-    in turn a message takes 155 µs of CPU so; where one was closed and another opened for each it took 191.
-    """
-
-    def __init__(self, limit: int = 0) -> None:
-        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._limit = limit or min(_MOST_OPEN, allowed // 8 if allowed >= 0 else _MOST_OPEN)
-        self._open: OrderedDict[Segment, int] = OrderedDict()
-        self._last: Segment | None = None
-
-    def of(self, segment: "Segment") -> int:
-        """Return an open descriptor of ``segment``, good until the next call. Raises OSError."""
-        descriptor = self._open.get(segment)
-        if descriptor is not None:
-            if segment is not self._last:
-                self._last = segment
-                self._open.move_to_end(segment)
-            return descriptor
-        self._last = segment
-        descriptor = self._open[segment] = files.open_file(segment.path, segment.open_flags)
-        if len(self._open) > self._limit:
-            files.close(self._open.popitem(last=False)[1])
-        return descriptor
-
-    def close(self, segment: "Segment") -> None:
-        """Close the descriptor of ``segment``, if it is open."""
-        descriptor = self._open.pop(segment, None)
-        if descriptor is not None:
-            files.close(descriptor)
 
 
 class Segment:

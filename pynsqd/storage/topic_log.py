@@ -15,6 +15,7 @@ from pynsqd.core.batch import Batch, Published
 from pynsqd.core.log import DEFERRED_BIT
 from pynsqd.core.published import HEAD_SIZE
 from pynsqd.storage import files
+from pynsqd.storage.descriptors import Descriptors
 from pynsqd.storage.format import (
     ANY_SALT,
     BATCH,
@@ -31,7 +32,7 @@ from pynsqd.storage.format import (
     unpack_channel,
 )
 from pynsqd.storage.quarantine import Quarantine
-from pynsqd.storage.segment import Descriptors, Segment, Unsynced, read_header
+from pynsqd.storage.segment import Segment, Unsynced, read_header
 from pynsqd.storage.timings import Timings
 from pynsqd.wire.encoder import message_id, split_frames
 from pynsqd.wire.errors import StorageError

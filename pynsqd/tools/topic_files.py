@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 from pynsqd.core.log import DEFERRED_BIT, bucket_position
 from pynsqd.storage import files
+from pynsqd.storage.descriptors import Descriptors
 from pynsqd.storage.format import (
     ANY_SALT,
     DEFERRED,
@@ -23,7 +24,7 @@ from pynsqd.storage.format import (
     unpack_channel,
     unpack_record_header,
 )
-from pynsqd.storage.segment import Descriptors, Segment, read_header
+from pynsqd.storage.segment import Segment, read_header
 from pynsqd.storage.topic_log import BAD, PROBE
 from pynsqd.storage.topic_log import DEFERRED as DEFERRED_FOLDER
 

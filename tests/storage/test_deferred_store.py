@@ -281,7 +281,7 @@ def test_a_bucket_that_cannot_be_removed_is_reported(bench: Bench, monkeypatch: 
 
 @pytest.fixture
 def few_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pynsqd.storage.segment._MOST_OPEN", 64)
+    monkeypatch.setattr("pynsqd.storage.descriptors._MOST_OPEN", 64)
 
 
 def test_few_files_are_open(few_files: None, bench: Bench) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pynsqd.storage import files
+from pynsqd.storage.descriptors import Descriptors
 from pynsqd.storage.format import BATCH, OWED, VERSION, SegmentHeader, pack_segment_header
-from pynsqd.storage.segment import Descriptors, Segment, Unsynced, read_header
+from pynsqd.storage.segment import Segment, Unsynced, read_header
 from pynsqd.wire.errors import StartupError, StorageError
 from tests.support.failing_files import FailingFiles
 
@@ -97,43 +98,7 @@ def test_the_file_is_opened_again_after_it_was_closed(bench: Bench) -> None:
     assert bench.read() == [b"one", b"two"]
 
 
-def test_few_descriptors_are_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing = FailingFiles(monkeypatch)
-    descriptors = Descriptors(limit=2)
-    segments = [Segment(tmp_path / str(number), HEADER, 0, descriptors, lambda *_: None) for number in range(3)]
-    for _ in range(2):
-        for segment in segments:
-            segment.append(BATCH, 1, 0, b"x")
-    assert (failing.calls["open_file"], failing.calls["close"]) == (6, 4)
-    segments[1].append(BATCH, 1, 0, b"x")  # used last but one, so it is open, and now used last
-    segments[0].append(BATCH, 1, 0, b"x")
-    segments[1].append(BATCH, 1, 0, b"x")
-    assert (failing.calls["open_file"], failing.calls["close"]) == (7, 5)
-    for segment in segments:
-        segment.close()
-    assert failing.calls["close"] == 7
-
-
 # -- damage ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("allowed", "kept"), [(16, 2), (48, 5), (-1, 5)])
-def test_as_many_files_stay_open_as_the_process_can_spare(
-    allowed: int, kept: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """-1 is no limit."""
-    monkeypatch.setattr("resource.getrlimit", lambda _: (allowed, allowed))
-    descriptors = Descriptors()
-    failing = FailingFiles(monkeypatch)
-    segments = [
-        Segment(tmp_path / str(number), SegmentHeader(VERSION, SALT, BASE, 0), 0, descriptors, lambda *_: None)
-        for number in range(5)
-    ]
-    for segment in segments:
-        segment.append(BATCH, 1, 0, b"x")
-    assert failing.calls["close"] == 5 - kept
-    for segment in segments:
-        segment.close()
 
 
 def test_a_damaged_payload_costs_that_record(bench: Bench) -> None:
