@@ -1,5 +1,7 @@
 """Messages that are published together, all or nothing, while they are gathered."""
 
+from collections.abc import Iterable
+
 from pynsqd.core.batch import Published
 
 
@@ -8,10 +10,10 @@ class GatheredBatch:
 
     __slots__ = ("counts", "pieces", "staged")
 
-    def __init__(self, pieces: list[bytes], counts: list[int], staged: list[Published]) -> None:
-        self.pieces = pieces
-        self.counts = counts
-        self.staged = staged
+    def __init__(self, pieces: Iterable[bytes] = (), counts: Iterable[int] = ()) -> None:
+        self.pieces = list(pieces)
+        self.counts = list(counts)
+        self.staged: list[Published] = []
 
     def take_back(self) -> None:
         """Make pieces again of what was staged."""

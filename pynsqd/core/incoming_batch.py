@@ -21,7 +21,7 @@ class IncomingBatch(GatheredBatch):
     __slots__ = ("_left", "_longest", "_size", "_unstaged_from", "arrived", "count")
 
     def __init__(self, options: "Options", count: int, size: int) -> None:
-        super().__init__([], [], [])
+        super().__init__()
         self._longest = options.max_msg_size
         self._left = self._size = self._unstaged_from = size  # bytes that have not come, and of the whole body
         self.count = count

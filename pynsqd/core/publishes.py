@@ -166,7 +166,8 @@ class Publishes:
         log = self._topic.log
         if log is not None and not log.keeps(staged):
             if staged:
-                batch = GatheredBatch(pieces, counts, staged)
+                batch = GatheredBatch(pieces, counts)
+                batch.staged = staged
                 batch.take_back()
                 pieces, counts, staged = batch.pieces, batch.counts, []
             log.unstage()

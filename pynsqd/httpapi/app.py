@@ -148,7 +148,7 @@ class PublishApi:
     async def _publish_in_parts(self, target: Target, body: bytes, publisher: _Publisher) -> Reply:
         """Publish a large batch, all or nothing; others have their turn between its parts."""
         broker = self._turn.broker
-        batch = GatheredBatch([], [], [])
+        batch = GatheredBatch()
         try:
             broker.topic(target.topic)
             await self._gather(target, body, batch)

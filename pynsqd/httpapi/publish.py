@@ -129,7 +129,7 @@ def publish(broker: Broker, target: Target, body: bytes, publisher: Publisher, o
         if target.batch:
             parts = [part for part in split(body, target.binary, broker.options) if part[1]]
             publisher.replies.append(ok)
-            batch = GatheredBatch([piece for piece, _ in parts], [count for _, count in parts], [])
+            batch = GatheredBatch([piece for piece, _ in parts], [count for _, count in parts])
             topic.publishes.publish_batch(batch, publisher, "MPUB")
         elif target.delay_ns:
             publisher.replies.append(ok)
