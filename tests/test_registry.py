@@ -143,7 +143,7 @@ def test_an_order_is_synced_at_once(step: str, kept: Kept, monkeypatch: pytest.M
 def test_an_append_that_fails_writes_the_file_anew(room: int, kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is appended behind what a failed append has left."""
     with monkeypatch.context() as patch:
-        FailingFiles(patch).full_after(room)
+        FailingFiles(patch).full_after(room, refusals=1)
         kept.do("create", "t", "c")
         kept.end_turn()
     assert kept.kept() == kept.there()
@@ -156,16 +156,15 @@ def test_an_append_that_fails_writes_the_file_anew(room: int, kept: Kept, monkey
 def test_while_nothing_can_be_written_the_node_is_not_well_and_then_writes_all(
     kept: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (kept.folder / f"{metadata.FILE_NAME}.tmp").mkdir()
-    with monkeypatch.context() as patch:
-        FailingFiles(patch).full_after(5)
-        kept.do("create", "t")
-        kept.end_turn()
+    failing = FailingFiles(monkeypatch)
+    failing.full_after(5)
+    kept.do("create", "t")
+    kept.end_turn()
     assert kept.broker.metadata_error
     kept.do("create", "u")
     kept.end_turn()
     assert kept.kept() == {}
-    (kept.folder / f"{metadata.FILE_NAME}.tmp").rmdir()
+    failing.heal()
     kept.registry.save()
     assert kept.kept() == kept.there()
     assert not kept.broker.metadata_error

@@ -8,6 +8,7 @@ import pytest
 
 from pynsqd.storage.metadata import FILE_NAME, ChannelMeta, TopicMeta, append, load, save
 from pynsqd.wire.errors import StartupError, StorageError
+from tests.support.failing_files import FailingFiles
 
 _TOPICS = [
     TopicMeta("a", True, "fsync", (ChannelMeta("c", True), ChannelMeta("d", False))),
@@ -55,11 +56,38 @@ def test_nonsense_is_refused(document: Any, tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_failed_save_leaves_what_was(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["open_file", "writev", "fsync", "rename"])
+def test_a_failed_save_leaves_what_was(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, _TOPICS)
-    (tmp_path / f"{FILE_NAME}.tmp").mkdir()
-    with pytest.raises(StorageError):
+    failing = FailingFiles(monkeypatch)
+    failing.fail(name)
+    with pytest.raises(StorageError, match=rf"write .*/{FILE_NAME}: input/output error"):
         save(tmp_path, [])
+    assert load(tmp_path) == _TOPICS
+    failing.heal()
+    save(tmp_path, [])
+    assert load(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
+
+
+@pytest.mark.parametrize("room", [0, 1, 70])
+def test_a_full_disk_leaves_what_was(room: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, _TOPICS[:1])
+    FailingFiles(monkeypatch).full_after(room)
+    with pytest.raises(StorageError, match="no space left on device"):
+        save(tmp_path, _TOPICS)
+    assert load(tmp_path) == _TOPICS[:1]
+
+
+def test_a_save_is_no_success_before_its_name_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FailingFiles(monkeypatch).fail("fsync", after=1)
+    with pytest.raises(StorageError):
+        save(tmp_path, _TOPICS)
+
+
+def test_a_save_goes_on_where_a_write_was_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    FailingFiles(monkeypatch).write_at_most(7)
+    save(tmp_path, _TOPICS)
     assert load(tmp_path) == _TOPICS
 
 

@@ -21,6 +21,7 @@ class FailingFiles:
             name: getattr(files, name)
             for name in ("close", "fdatasync", "fsync", "open_file", "pread", "rename", "truncate", "unlink", "writev")
         }
+        self._refusals = -1
         self._room = -1
         self._short = 0
         self.calls: dict[str, int] = dict.fromkeys(self._real, 0)
@@ -51,9 +52,13 @@ class FailingFiles:
 
         self._install("pread", failing)
 
-    def full_after(self, room: int) -> None:
-        """Let the disk be full when ``room`` more bytes were written: the last write is short, then ENOSPC."""
+    def full_after(self, room: int, refusals: int = -1) -> None:
+        """Let the disk be full when ``room`` more bytes were written: the last write is short, then ENOSPC.
+
+        After so many ``refusals`` there is room again.
+        """
         self._room = room
+        self._refusals = refusals
 
     def write_at_most(self, size: int) -> None:
         """Let every write take no more than ``size`` bytes, as it may."""
@@ -103,6 +108,8 @@ class FailingFiles:
             data = data[: self._short]
         if self._room >= 0:
             if not self._room:
+                self._refusals -= 1
+                self._room = -1 if not self._refusals else 0
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             data = data[: self._room]
             self._room -= len(data)
