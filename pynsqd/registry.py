@@ -58,7 +58,7 @@ class Registry:
             )
             # Else the next life, if it comes soon, would begin with the ids that this one begins with.
             self._broker.checkpoint_urgent = True
-        known = metadata.load(self._folder, self._log.warning)
+        known = metadata.load(self._folder, self._log.warning, self._broker.options.durability)
         unknown = sorted(set(on_disk) - {kept.name for kept in known})
         for name in unknown:
             self._log.warning("topic has a log, but is not in the metadata", topic=name)

@@ -48,12 +48,12 @@ class TopicMeta:
 Changed = tuple[str, str, TopicMeta | ChannelMeta | None]
 
 
-def load(folder: Path, on_damage: Callable[[str], None] = lambda _: None) -> list[TopicMeta]:
+def load(folder: Path, on_damage: Callable[[str], None] = lambda _: None, durability: str = LOG) -> list[TopicMeta]:
     """Read the topics of ``folder``; none if there is no file.
 
-    A change whose append never ended is left out. ``on_damage`` hears of changes that are damaged; what was appended
-    before those counts. Raises StartupError if the rest is damaged or of a newer version: nothing is guessed and
-    nothing overwritten.
+    A change whose append never ended is left out. ``on_damage`` hears of changes that are damaged; the others count,
+    and ``durability`` is what a topic has if only its channels are left. Raises StartupError if the rest is damaged or
+    of a newer version: nothing is guessed and nothing overwritten.
     """
     path = folder / FILE_NAME
     try:
@@ -63,7 +63,7 @@ def load(folder: Path, on_damage: Callable[[str], None] = lambda _: None) -> lis
     except OSError as error:
         raise StartupError(f"failed to load metadata - {path}: {error.strerror}") from None
     try:
-        topics, damaged = _parse(raw)
+        topics, damaged = _parse(raw, durability)
     except _NewerVersionError as error:
         raise StartupError(
             f"failed to load metadata - {path} is of version {error}, this is version {_VERSION}"
@@ -71,7 +71,7 @@ def load(folder: Path, on_damage: Callable[[str], None] = lambda _: None) -> lis
     except (ValueError, TypeError, KeyError, AttributeError, msgpack.UnpackException) as error:
         raise StartupError(f"failed to load metadata - failed to parse metadata in {path} - {error}") from None
     if damaged:
-        on_damage(f"the last {damaged} bytes of {path} are damaged and are left out")
+        on_damage(f"{damaged} bytes of {path} are damaged and are left out")
     return topics
 
 
@@ -155,8 +155,8 @@ class _NewerVersionError(Exception):
 _Parsed = dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]]
 
 
-def _parse(raw: bytes) -> tuple[list[TopicMeta], int]:
-    """Return the topics, and how many bytes at the end are damaged."""
+def _parse(raw: bytes, durability: str) -> tuple[list[TopicMeta], int]:
+    """Return the topics, and how many bytes of what was appended are damaged."""
     appended = b""
     try:
         document = msgpack.unpackb(raw)
@@ -170,7 +170,7 @@ def _parse(raw: bytes) -> tuple[list[TopicMeta], int]:
     topics: _Parsed = {}
     for topic in document["topics"]:
         topics[_name(topic["name"])] = (topic, {_name(one["name"]): one for one in topic["channels"]})
-    damaged = _replay(appended, topics)
+    damaged = _replay(appended, topics, durability)
     return [
         TopicMeta(
             name,
@@ -182,31 +182,54 @@ def _parse(raw: bytes) -> tuple[list[TopicMeta], int]:
     ], damaged
 
 
-def _replay(appended: bytes, topics: _Parsed) -> int:
-    """Apply the changes up to the first that is damaged; return how many bytes there are from that one on."""
-    at = 0
-    while len(appended) - at >= _HEAD.size:
-        length, checksum = _HEAD.unpack_from(appended, at)
-        begin = at + _HEAD.size
-        body = appended[begin : begin + length]
-        if len(body) < length:
+def _replay(appended: bytes, topics: _Parsed, durability: str) -> int:
+    """Apply the changes; return how many bytes of them are damaged."""
+    at = damaged = 0
+    while at < len(appended):
+        body = _body(appended, at)
+        if body:
+            for topic, channel, state in msgpack.unpackb(body):
+                _apply(topics, _name(topic), channel and _name(channel), state, durability)
+            at += _HEAD.size + len(body)
+            continue
+        behind = next((one for one in range(at + 1, len(appended)) if _body(appended, one)), len(appended))
+        if behind == len(appended) and _is_torn(appended, at):
             break
-        if not length or crc32(body) != checksum:
-            return len(appended) - at
-        for topic, channel, state in msgpack.unpackb(body):
-            _apply(topics, _name(topic), channel and _name(channel), state)
-        at = begin + length
-    return 0
+        damaged += behind - at
+        at = behind
+    return damaged
 
 
-def _apply(topics: _Parsed, topic: str, channel: str, state: dict[str, Any] | None) -> None:
+def _body(appended: bytes, at: int) -> bytes:
+    """Return the body of the record at ``at``; nothing if no whole one is there."""
+    if len(appended) - at <= _HEAD.size:
+        return b""
+    length, checksum = _HEAD.unpack_from(appended, at)
+    begin = at + _HEAD.size
+    if not 0 < length <= len(appended) - begin:
+        return b""
+    body = appended[begin : begin + length]
+    return body if crc32(body) == checksum else b""
+
+
+def _is_torn(appended: bytes, at: int) -> bool:
+    """Tell whether what is at ``at``, to the end, was never written whole: else it is damage."""
+    rest = appended[at + _HEAD.size :]
+    if not rest:
+        return True
+    length, checksum = _HEAD.unpack_from(appended, at)
+    return bool(len(rest) < length and crc32(rest) != checksum)
+
+
+def _apply(topics: _Parsed, topic: str, channel: str, state: dict[str, Any] | None, durability: str) -> None:
     if state is None:
         if not channel:
             topics.pop(topic, None)
         elif topic in topics:
             topics[topic][1].pop(channel, None)
     elif channel:
-        topics[topic][1][channel] = state
+        # The topic is not there where damage has taken it.
+        topics.setdefault(topic, ({"paused": False, "durability": durability}, {}))[1][channel] = state
     else:
         topics[topic] = (state, topics[topic][1] if topic in topics else {})
 

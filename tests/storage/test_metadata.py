@@ -126,15 +126,47 @@ def test_an_append_that_was_cut_short_is_left_out(tmp_path: Path) -> None:
         assert [one.name for one in load(tmp_path, pytest.fail)] == (["s", "u"] if size >= middle else ["s"])
 
 
-def test_damage_costs_what_was_appended_from_there_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bit", range(8))
+def test_damage_costs_the_record_it_is_in(bit: int, tmp_path: Path) -> None:
+    """Also where the length seems to lead beyond the end of the file."""
     raw, begin, middle = _appended(tmp_path)
-    said: list[str] = []
     for at in range(begin, len(raw)):
-        (tmp_path / FILE_NAME).write_bytes(raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :])
-        assert [one.name for one in load(tmp_path, said.append)] == (["s", "u"] if at >= middle else ["s"])
-    assert said[-1] == f"the last {len(raw) - middle} bytes of {tmp_path / FILE_NAME} are damaged and are left out"
-    (tmp_path / FILE_NAME).write_bytes(raw[:middle] + bytes(len(raw) - middle))  # as a loss of power may leave it
+        (tmp_path / FILE_NAME).write_bytes(raw[:at] + bytes([raw[at] ^ 1 << bit]) + raw[at + 1 :])
+        said: list[str] = []
+        assert [one.name for one in load(tmp_path, said.append)] == (["s", "u"] if at >= middle else ["s", "v"])
+        size = len(raw) - middle if at >= middle else middle - begin
+        assert said == [f"{size} bytes of {tmp_path / FILE_NAME} are damaged and are left out"]
+
+
+def test_zeros_at_the_end_are_damage(tmp_path: Path) -> None:
+    """As a loss of power may leave them."""
+    raw, _, middle = _appended(tmp_path)
+    (tmp_path / FILE_NAME).write_bytes(raw[:middle] + bytes(len(raw) - middle))
+    said: list[str] = []
     assert [one.name for one in load(tmp_path, said.append)] == ["s", "u"]
+    assert said == [f"{len(raw) - middle} bytes of {tmp_path / FILE_NAME} are damaged and are left out"]
+
+
+def test_a_torn_append_is_no_damage_behind_damage(tmp_path: Path) -> None:
+    raw, begin, middle = _appended(tmp_path)
+    third = append(tmp_path, [("w", "", TopicMeta("w", False, "log", ()))], sync_now=False)
+    whole = (tmp_path / FILE_NAME).read_bytes()
+    for size in range(third):
+        (tmp_path / FILE_NAME).write_bytes(whole[:begin] + b"\xff" + whole[begin + 1 : len(raw) + size])
+        said: list[str] = []
+        assert [one.name for one in load(tmp_path, said.append)] == ["s", "v"]
+        assert said == [f"{middle - begin} bytes of {tmp_path / FILE_NAME} are damaged and are left out"]
+
+
+def test_a_channel_of_a_topic_that_damage_has_taken(tmp_path: Path) -> None:
+    """The messages of the channel would be lost with it."""
+    begin = save(tmp_path, [])
+    append(tmp_path, [("t", "", TopicMeta("t", True, "fsync", ()))], sync_now=False)
+    append(tmp_path, [("t", "c", ChannelMeta("c", True))], sync_now=False)
+    raw = bytearray((tmp_path / FILE_NAME).read_bytes())
+    raw[begin] ^= 0x80
+    (tmp_path / FILE_NAME).write_bytes(raw)
+    assert load(tmp_path, durability="memory") == [TopicMeta("t", False, "memory", (ChannelMeta("c", True),))]
 
 
 def test_nothing_is_appended_to_a_file_that_is_gone(tmp_path: Path) -> None:
