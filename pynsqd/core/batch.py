@@ -62,19 +62,18 @@ class Batch:
 class Published(Batch):
     """Messages as they were published, all at once. Ids and frames are made when one channel asks, for all of them."""
 
-    __slots__ = ("_begin", "_frames", "_ids", "_messages", "head")
+    __slots__ = ("_frames", "_ids", "_messages", "head")
 
-    def __init__(self, messages: bytes, count: int, position: int = -1, head: bytes = b"") -> None:
-        """``messages`` are ``count`` of them, each behind its size, and behind the head if that is not given."""
-        self._begin = 0 if head else published.HEAD_SIZE
+    def __init__(self, head: bytes, messages: bytes, count: int) -> None:
+        """``messages`` are ``count`` of them, each behind its size."""
         self._frames: bytes | None = None
         self._ids: list[bytes] | None = None
         self._messages = messages
-        self.head = head or messages[: published.HEAD_SIZE]
+        self.head = head
         self.count = count
-        self.position = position
+        self.position = -1
         self.fresh = True
-        self.size = len(messages) - self._begin + count * _FRAMED
+        self.size = len(messages) + count * _FRAMED
         self.skipped = 0
 
     @property
@@ -94,7 +93,7 @@ class Published(Batch):
     def frames(self) -> bytes:  # type: ignore[override]
         """The messages as they are sent, one frame after the other."""
         if self._frames is None:
-            self._frames = published.frames(self.head, self._messages, self._begin, self.ids)
+            self._frames = published.frames(self.head, self._messages, 0, self.ids)
             self._messages = b""
         return self._frames
 

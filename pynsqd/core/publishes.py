@@ -143,7 +143,7 @@ class Publishes:
 
     def _batch(self, pieces: Sequence[bytes], count: int, wall_ns: int) -> Published:
         head = published.pack_head(self._broker.ids.take_first(count, wall_ns), wall_ns)
-        return Published(b"".join(pieces), count, head=head)
+        return Published(head, b"".join(pieces), count)
 
     def _commit_batch(self, batch: Published, publishers: list[Pending]) -> None:
         """Commit what is one batch, as nearly all turns bring."""

@@ -165,11 +165,12 @@ def unpack_channel(payload: bytes, offset: int = 0) -> tuple[str, bytes]:
 
 
 def plain_messages(kind: int, flags: int, count: int, payload: bytes) -> tuple[list[bytes], bytes]:
-    """Return the ids and the frames of the messages in a record for all channels."""
+    """Return the ids and the frames of the messages in a record for all channels.
+
+    Raises ValueError if a PUBLISHED has not just ``count`` of them, whatever its checksum says.
+    """
     if kind == PUBLISHED:
-        first = published.first_id(payload)
-        ids = [first] if count == 1 else ids_from(first, count)
-        return ids, published.frames(payload, payload, published.HEAD_SIZE, ids)
+        return published.unpack(payload, count)
     if flags & CONSECUTIVE:
         return ids_from(message_id(payload), count), payload
     return [message_id(frame) for frame in split_frames(payload)], payload

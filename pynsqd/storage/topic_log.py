@@ -282,26 +282,34 @@ class TopicLog:
         batches: list[Batch] = []
         ids: list[bytes] = []
         joined: list[bytes] = []
-        first = full = 0
+        first = full = large = 0
         next_position = next_sequence = -1
         for run in self._runs(position, stop, max_bytes):
             for at, kind, flags, count, sequence, payload in run:
                 length = len(payload)
-                next_position = at + RECORD_HEADER_SIZE + length
-                next_sequence = sequence
                 if kind not in FOR_ALL:
+                    next_position = at + RECORD_HEADER_SIZE + length
+                    next_sequence = sequence
                     continue
-                next_sequence += count
+                try:
+                    its_ids, frames = plain_messages(kind, flags, count, payload)
+                except ValueError as error:
+                    self._pass_over(at, payload, error)
+                    continue
+                next_position = at + RECORD_HEADER_SIZE + length
+                next_sequence = sequence + count
                 if joined and (length >= _ALONE or next_position > full):
                     batches.append(Batch(ids, b"".join(joined), first))
                     ids, joined = [], []
-                if kind == PUBLISHED and length >= _ALONE:
-                    batches.append(Published(payload, count, at))
+                if length >= _ALONE:
+                    batches.append(Batch(its_ids, frames, at))
+                    large += len(frames)
+                    if large >= max_bytes:  # of short messages the frames are several times as long
+                        break
                     continue
                 if not joined:
                     first = at
-                    full = at if length >= _ALONE else at + _JOINED
-                its_ids, frames = plain_messages(kind, flags, count, payload)
+                    full = at + _JOINED
                 ids += its_ids
                 joined.append(frames)
             if batches or joined:
@@ -325,6 +333,11 @@ class TopicLog:
             yield from segment.runs(position, stop, chunk)
             position = segment.end
 
+    def _pass_over(self, position: int, payload: bytes, why: ValueError) -> None:
+        """Take a record as damaged whose checksum is right, but not its messages."""
+        index = bisect_right(self._segments, position, key=attrgetter("base")) - 1
+        self._quarantine.add(self._segments[index], position, RECORD_HEADER_SIZE + len(payload), str(why))
+
     def _sequence_at(self, position: int) -> int:
         for run in self._runs(position, self.end, _CHUNK):
             return run[0][4]
@@ -338,15 +351,25 @@ class TopicLog:
         wanted = set(ids)
         found: dict[bytes, bytes] = {}
         for run in self._runs(max(position, self.start), min(position + _FETCH, self.end), _CHUNK):
-            for _, kind, flags, count, _, payload in run:
-                frames = unpack_channel(payload)[1] if kind == OWED else plain_messages(kind, flags, count, payload)[1]
-                for frame in split_frames(frames):
+            for record in run:
+                for frame in split_frames(self._frames_of(record)):
                     if message_id(frame) in wanted:
                         wanted.discard(message_id(frame))
                         found[message_id(frame)] = frame
                 if not wanted:  # mostly it is the first record that has them all
                     return found
         return found
+
+    def _frames_of(self, record: Record) -> bytes:
+        """Return the frames of the messages in a record, for whomever they are; none if it is damaged."""
+        position, kind, flags, count, _, payload = record
+        if kind == OWED:
+            return unpack_channel(payload)[1]
+        try:
+            return plain_messages(kind, flags, count, payload)[1]
+        except ValueError as error:
+            self._pass_over(position, payload, error)
+            return b""
 
     def owed_since(self, position: int) -> Iterator[tuple[str, Batch]]:
         """Yield (channel, batch) for every ``append_owed`` from ``position`` on. Raises StorageError as ``read``."""

@@ -21,6 +21,7 @@ from pynsqd.storage.format import (
     VERSION,
     Record,
     SegmentHeader,
+    plain_messages,
     unpack_channel,
     unpack_record_header,
 )
@@ -189,11 +190,27 @@ class TopicFiles:
     def _runs(self, segment: Segment, advance: Callable[[int], None]) -> Iterator[list[Record]]:
         done = segment.base
         for run in segment.runs(segment.base, segment.end, _CHUNK):
-            yield run
+            yield from self._sound(segment, run)
             behind = run[-1][0] + RECORD_HEADER_SIZE + len(run[-1][5])
             advance(behind - done)
             done = behind
         advance(segment.end - done)
+
+    def _sound(self, segment: Segment, run: list[Record]) -> Iterator[list[Record]]:
+        """Yield what lies between records whose checksum is right, but not their messages; those are damage."""
+        begin = 0
+        for index, (position, kind, flags, count, _, payload) in enumerate(run):
+            if kind not in FOR_ALL:
+                continue
+            try:
+                plain_messages(kind, flags, count, payload)
+            except ValueError as error:
+                if begin < index:
+                    yield run[begin:index]
+                begin = index + 1
+                self._on_damage(segment, position, RECORD_HEADER_SIZE + len(payload), str(error))
+        if begin < len(run):
+            yield run[begin:]
 
     def _broke(self, position: int) -> bool:
         """Tell whether there is damage right before ``position``."""

@@ -12,6 +12,7 @@ from pynsqd.wire.constants import ID_LENGTH, MAX_LINE
 from pynsqd.wire.errors import NsqError
 
 _INT32: Final = Struct(">i")
+_SIZE: Final = Struct(">I")  # unsigned: also where it is damaged each step leads on
 _FIN: Final = b"FIN "
 _FIN_LAYOUT: Final = (4, ID_LENGTH, 1)  # "FIN ", id, newline
 _FIN_LINE: Final = sum(_FIN_LAYOUT)
@@ -76,10 +77,11 @@ def _are_equal(data: bytes, start: int, count: int, stride: int) -> bool:
 def cut_messages(data: bytes, start: int, count: int) -> tuple[Sequence[bytes | memoryview], int]:
     """Return the bodies of ``count`` messages behind their sizes, from ``start`` to the end of ``data``.
 
-    And their size if they are known to have all the same, else 0. Long ones are not copied.
+    And their size if they are known to have all the same, else 0. Long ones are not copied. Raises ValueError or
+    struct.error if they do not end where ``data`` does.
     """
     whole: bytes | memoryview = data
-    size: int = _INT32.unpack_from(data, start)[0]
+    size: int = _SIZE.unpack_from(data, start)[0]
     if len(data) - start > count * _LONG:
         whole = memoryview(data)
     elif (
@@ -89,8 +91,10 @@ def cut_messages(data: bytes, start: int, count: int) -> tuple[Sequence[bytes | 
     bodies = []
     for _ in range(count):
         begin = start + 4
-        start = begin + _INT32.unpack_from(data, start)[0]
+        start = begin + _SIZE.unpack_from(data, start)[0]
         bodies.append(whole[begin:start])
+    if start != len(data):
+        raise ValueError("sizes do not add up")
     return bodies, 0
 
 

@@ -13,7 +13,9 @@ import pytest
 from pynsqd.storage import files
 from pynsqd.storage.checkpoint import _HEAD, _pack_head
 from pynsqd.storage.format import VERSION
+from pynsqd.storage.log_store import LogStore
 from pynsqd.wire.errors import StartupError
+from tests.support.batches import Batches, broken
 from tests.support.daemons import Daemon
 from tests.support.nodes import OK, V2, eventually, inside
 from tests.support.wire import mpub
@@ -114,6 +116,21 @@ async def test_a_damaged_batch(tmp_path: Path) -> None:
         (aside,) = (tmp_path / _FOLDER / "bad").iterdir()
         assert b"1-2" in aside.read_bytes()
         assert len(aside.read_bytes()) == shown["damaged_bytes"]
+
+
+@pytest.mark.parametrize("size", [20, 20_000])
+async def test_a_batch_of_other_messages_than_it_says(size: int, tmp_path: Path) -> None:
+    """Its checksum is right. No connection dies of it, and what is behind it is served."""
+    await _fill(tmp_path)
+    log = LogStore(tmp_path, 1 << 20, lambda *_: None).open("t")
+    log.append(broken(Batches().of([b"x" * size] * 3), 4))
+    log.append(Batches().of([b"behind"]))
+    log.close()
+    async with inside(tmp_path) as node:
+        async with await V2.consumer(node.tcp, 100) as client:
+            assert sorted([message.body for message in await client.messages(7)]) == [*_LEFT, b"behind"]
+        assert (await node.api.storage())["damaged_records"] == 1
+        assert node.logged("sizes do not add up; set aside as ")
 
 
 async def test_foreign_files(tmp_path: Path) -> None:

@@ -33,16 +33,14 @@ def test_published_messages_are_framed_when_they_are_asked_for(bodies: list[byte
     generator.take(before, WALL_NS)
     head = published.pack_head(generator.take_first(len(bodies), WALL_NS), WALL_NS + 7)
     messages = sized(bodies)
-    batch = Published(messages, len(bodies), 40, head)
-    assert (len(batch), batch.position, batch.fresh, batch.skipped) == (len(bodies), 40, True, 0)
+    batch = Published(head, messages, len(bodies))
+    assert (len(batch), batch.position, batch.fresh, batch.skipped) == (len(bodies), -1, True, 0)
     assert (batch.messages, batch.timestamp_ns()) == (messages, WALL_NS + 7)
     assert batch.frames == message_frames(batch.ids, bodies, WALL_NS + 7)
     assert batch.size == len(batch.frames)
     assert batch.ids == [message_id(frame) for frame in split_frames(batch.frames)]
     assert batch.frames is batch.frames  # once for all channels
-    read = Published(head + messages, len(bodies), 40)  # as from the log
-    assert (read.ids, read.size, read.timestamp_ns()) == (batch.ids, batch.size, WALL_NS + 7)
-    assert read.frames == batch.frames
+    assert published.unpack(head + messages, len(bodies)) == (batch.ids, batch.frames)  # as from the log
     assert batch.timestamp_ns(len(batch.first(1).frames) % batch.size) == WALL_NS + 7
 
 
@@ -53,7 +51,7 @@ def test_ids_that_are_asked_for_late_are_those_that_were_given(count: int, befor
     generator.take(before, WALL_NS)
     other.take(before, WALL_NS)
     head = published.pack_head(generator.take_first(count, WALL_NS), 1)
-    batch = Published(sized([b"x"] * count), count, head=head)
+    batch = Published(head, sized([b"x"] * count), count)
     assert batch.ids == other.take(count, WALL_NS)
     assert len(set(batch.ids)) == count
     assert batch.ids == sorted(batch.ids)

@@ -18,7 +18,7 @@ from pynsqd.storage.log_store import LogStore
 from pynsqd.storage.topic_log import TopicLog
 from pynsqd.wire.encoder import split_frames
 from pynsqd.wire.errors import StartupError, StorageError
-from tests.support.batches import Batches, joined, record_size
+from tests.support.batches import Batches, broken, joined, record_size
 from tests.support.failing_files import FailingFiles
 
 TOPIC = "orders"
@@ -403,6 +403,48 @@ def test_damage_is_passed_over_in_the_read_that_meets_it(bench: Bench) -> None:
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     for position in (0, damaged.position):
         assert bench.reopen().read(position, bench.log.end, MIB) == ([], bench.log.end, 3)
+
+
+@pytest.mark.parametrize("size", [20, 9000])
+@pytest.mark.parametrize("count", [1, 2, 4, 1 << 31])
+def test_a_record_with_other_messages_than_it_says_is_damaged(size: int, count: int, bench: Bench) -> None:
+    """Its checksum is right."""
+    batches = [bench.batches.new(3, size) for _ in range(3)]
+    wrong = broken(batches[1], count)
+    bench.append(batches[0], wrong, batches[2])
+    log = bench.reopen()
+    for _ in range(2):
+        assert joined(bench.read_all()) == joined([batches[0], batches[2]])
+        assert joined(bench.read_all(wrong.position, 1)) == joined([batches[2]])
+        assert list(log.fetch(wrong.position, [*batches[1].ids, batches[2].ids[1]])) == [batches[2].ids[1]]
+    place = 3 * size + 12 + 24 + HEADER
+    assert (log.damaged_records, log.damaged_bytes) == (1, place)
+    ((_, said),) = bench.reports
+    assert said.startswith(f"{place} bytes at {wrong.position} of {bench.segments()[0]} are damaged and passed over: ")
+    assert list(bench.bad()) == [f"{wrong.position:020d}.bad"]
+
+
+def test_a_log_that_ends_with_a_record_of_other_messages(bench: Bench) -> None:
+    first, last = bench.batches.new(3), bench.batches.new(3)
+    bench.append(first, broken(last, 2))
+    log = bench.reopen()
+    batches, position, _ = log.read(0, log.end, MIB)
+    assert joined(batches) == joined([first])
+    assert log.read(position, log.end, MIB) == ([], log.end, log.end_sequence)
+    assert log.damaged_records == 1
+    later = bench.batches.new()
+    bench.append(later)
+    assert joined(bench.read_all()) == joined([first, later])
+
+
+def test_a_read_of_short_messages_is_not_as_long_as_their_frames(bench: Bench) -> None:
+    """Their frames are made when they are read, and nobody else has a turn meanwhile."""
+    many = [bench.batches.new(2000, 6) for _ in range(6)]
+    bench.append(*many)
+    some, position, sequence = bench.log.read(0, bench.log.end, 1 << 17)
+    assert ([one.position for one in some], sequence) == ([many[0].position, many[1].position], 4000)
+    assert position == many[2].position
+    assert joined(bench.read_all(max_bytes=1 << 17)) == joined(many)
 
 
 def test_less_is_left_than_was_known(bench: Bench) -> None:

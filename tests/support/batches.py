@@ -17,11 +17,16 @@ class Batches:
     def of(self, bodies: list[bytes]) -> Published:
         """Return a batch of messages with these bodies."""
         first_id = self._ids.take_first(len(bodies), WALL_NS)
-        return Published(sized(bodies), len(bodies), head=published.pack_head(first_id, WALL_NS))
+        return Published(published.pack_head(first_id, WALL_NS), sized(bodies), len(bodies))
 
     def new(self, count: int = 1, size: int = 20) -> Published:
         """Return a batch of ``count`` messages with bodies of ``size`` bytes."""
         return self.of([b"%0*d" % (size, number) for number in range(count)])
+
+
+def broken(batch: Published, count: int) -> Published:
+    """Return ``batch`` as if it had ``count`` messages: its record will have the right checksum, and be wrong."""
+    return Published(batch.head, batch.messages, count)
 
 
 def record_size(batch: Batch) -> int:

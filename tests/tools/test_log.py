@@ -19,7 +19,7 @@ from pynsqd.storage.log_store import LogStore
 from pynsqd.storage.metadata import TopicMeta, save
 from pynsqd.tools.progress import Progress
 from pynsqd.wire.encoder import split_frames, with_attempts
-from tests.support.batches import Batches, record_size
+from tests.support.batches import Batches, broken, record_size
 
 TOPIC = "orders"
 DUE_NS = 1_700_000_100_000_000_000
@@ -142,6 +142,29 @@ def test_damage_is_found_set_aside_and_passed_over(data: DataPath, capsys: pytes
     repaired = data.bytes()
     assert report(capsys, "repair", data) == (0, report(capsys, "verify", data)[1])
     assert data.bytes() == repaired
+
+
+@pytest.mark.parametrize("count", [1, 7, 9])
+def test_a_record_with_other_messages_than_it_says(
+    count: int, one_file: DataPath, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its checksum is right, but the node cannot deliver it."""
+    wrong, last = Batches().of([b"wrong"] * 8), Batches().of([b"last"])
+    log = LogStore(one_file.path, 1 << 20, lambda *_: None).open(TOPIC)
+    log.append(broken(wrong, count))
+    log.append(last)
+    log.close()
+    code, topic = report(capsys, "verify", one_file)
+    ((kind, position, size),) = [(one["kind"], one["position"], one["bytes"]) for one in topic["damage"]]
+    assert (code, kind, size) == (1, "record", record_size(wrong))
+    assert (topic["records"], topic["messages"], topic["owed_messages"]) == (8, 49, 1)
+    code, out, err = run(capsys, "dump", one_file.path, TOPIC)
+    assert (code, out.count("\n"), out.count("wrong")) == (1, 59, 0)
+    assert f"{size} bytes at position {position} of" in err
+    assert report(capsys, "repair", one_file)[0] == 0
+    frames, complaints = one_file.read()
+    assert (len(frames), complaints) == (49, [])
+    assert report(capsys, "verify", one_file)[1]["damage"] == []
 
 
 def test_every_byte_that_may_be_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
