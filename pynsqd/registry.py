@@ -11,7 +11,8 @@ from anyio.abc import TaskGroup
 
 from pynsqd.core.broker import Broker
 from pynsqd.core.changes import Change
-from pynsqd.core.owed import restore
+from pynsqd.core.log import LogEnd
+from pynsqd.core.owed import end_of, restore
 from pynsqd.core.topic import Topic
 from pynsqd.lookup_peer import LookupPeers
 from pynsqd.net.turn import Turn
@@ -67,14 +68,13 @@ class Registry:
                 self._open(kept, states.get(kept.name))
             except StorageError as error:
                 raise StartupError(f"failed to open topic {kept.name} - {error}") from None
+        for name in states.keys() - self._broker.topics.keys():
+            self._broker.ended = self._broker.ended.or_beyond(end_of(states[name]))
         self._broker.take_changes()
         self.save()
 
     def _open(self, kept: metadata.TopicMeta, state: Mapping[str, Any] | None) -> None:
-        known = {}
-        if state:
-            known = {"known_end": state["end"], "known_sequence": state["sequence"], "known_serial": state["serial"]}
-        topic = self._broker.open_topic(kept.name, kept.durability, **known)
+        topic = self._broker.open_topic(kept.name, kept.durability, end_of(state) if state else LogEnd())
         if kept.paused:
             topic.pause()
         for one in kept.channels:

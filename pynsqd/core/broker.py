@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pynsqd.core.changes import Change, ChangeKind
 from pynsqd.core.channel import Channel
 from pynsqd.core.ids import IdGenerator
-from pynsqd.core.log import LogStore
+from pynsqd.core.log import LogEnd, LogStore
 from pynsqd.core.peer import Peer
 from pynsqd.core.publisher import Pending
 from pynsqd.core.publishes import Publishes
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # What an ephemeral topic or channel may hold when --mem-queue-size is 0: nsqd delivers only by luck then.
 _LEAST_MEMORY = 100
+_BEGIN = LogEnd()
 # Ids may have been given for so long after the last checkpoint that a restart has found.
 _ID_MARGIN_NS = 2_000_000_000
 
@@ -58,6 +59,9 @@ class Broker:
             auth_required=authority is not None,
         )
         self.topics: dict[str, Topic] = {}
+        # Where the logs of new topics begin: behind those of all that were deleted. A checkpoint may still know one of
+        # that name, if it could not be written since, and must not take the messages of the new one for those.
+        self.ended = _BEGIN
         self.timers = Timers()
         self.ids = IdGenerator(options.id)
         self.memory_limit = options.mem_queue_size or _LEAST_MEMORY
@@ -102,24 +106,22 @@ class Broker:
             limit = self.options.max_topics
             if limit and len(self.topics) >= limit:
                 raise LimitReached("TOO_MANY_TOPICS", f"topics exceed limit of {limit}")
-            topic = self.open_topic(name, self.options.durability)
+            topic = self.open_topic(name, self.options.durability, self.ended)
             self.note("topic_created", name, "")
         return topic
 
-    def open_topic(
-        self, name: str, durability: str, *, known_end: int = -1, known_sequence: int = 0, known_serial: int = 0
-    ) -> Topic:
-        """Create a topic around its log. For what a checkpoint knows of it see LogStore. Raises StorageError."""
+    def open_topic(self, name: str, durability: str, known: LogEnd = _BEGIN) -> Topic:
+        """Create a topic around its log, which goes on at ``known`` should less be there. Raises StorageError."""
         log = store = None
         if not is_ephemeral(name):
-            log = self._logs.open(name, known_end, known_sequence)
+            log = self._logs.open(name, known.position, known.sequence)
             try:
-                store = self._logs.open_deferred(name, known_serial)
+                store = self._logs.open_deferred(name, known.serial)
             except (StartupError, StorageError):
                 log.close()
                 raise
         topic = self.topics[name] = Topic(name, self, log, store, durability, held=self.hold_new_topics)
-        self.changed[topic] = None  # or what the checkpoint says of one of that name, deleted in this turn, would stand
+        self.changed[topic] = None  # what the checkpoint says may be of one of that name that was deleted
         return topic
 
     def find_topic(self, name: str) -> Topic | None:
@@ -129,6 +131,10 @@ class Broker:
     def delete_topic(self, name: str) -> None:
         """Delete a topic with its channels and messages, and close its consumers."""
         topic = self.topics.pop(name)
+        if topic.log is not None:
+            self.ended = self.ended.or_beyond(
+                LogEnd(topic.log.end, topic.log.end_sequence, topic.deferrals.next_serial)
+            )
         topic.close()
         for per_turn in (self.changed, self.unsynced, self.awaiting_sync, self.failing):
             per_turn.pop(topic, None)

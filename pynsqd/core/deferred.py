@@ -294,7 +294,7 @@ class Deferrals:
         waited_from = state["waiting_from"] if state["stop"] else self.next_serial
         buckets = {bucket: self._is_far(bucket) for bucket in self._store.buckets()}
         counted_to = state["serial"] if "waiting_far" in state else 0
-        if counted_to:
+        if counted_to > self._store.first_serial:  # else all that was counted is gone
             self._recover_far(state, {bucket for bucket, far in buckets.items() if far})
         due_after_ns = -1 if state["stop"] else state["released"]
         for bucket, far in buckets.items():

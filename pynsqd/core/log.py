@@ -5,7 +5,7 @@ A *position* is an offset in the log that only grows; one with DEFERRED_BIT set 
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from pynsqd.core.batch import Batch, Published
 
@@ -41,6 +41,18 @@ def bucket_position(bucket: int) -> int:
 def bucket_at(position: int) -> int:
     """Return the bucket that a position with DEFERRED_BIT lies in."""
     return (position & ~DEFERRED_BIT) >> _BUCKET_AT
+
+
+class LogEnd(NamedTuple):
+    """How far the log of a topic had come at some time."""
+
+    position: int = 0
+    sequence: int = 0  # messages ever appended for all channels
+    serial: int = 0  # that of the next deferred message
+
+    def or_beyond(self, other: "LogEnd") -> "LogEnd":
+        """Return an end that is behind neither."""
+        return LogEnd(*map(max, self, other))
 
 
 @dataclass(frozen=True, slots=True)

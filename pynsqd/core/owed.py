@@ -28,7 +28,7 @@ from pynsqd.core.batch import Batch
 from pynsqd.core.channel import Channel
 from pynsqd.core.dropped import Dropped
 from pynsqd.core.in_flight import Delivery
-from pynsqd.core.log import DEFERRED_BIT, bucket_at
+from pynsqd.core.log import DEFERRED_BIT, LogEnd, TopicLog, bucket_at
 from pynsqd.wire.constants import ID_LENGTH
 from pynsqd.wire.encoder import attempts, next_attempt, split_frames, with_attempts
 
@@ -150,11 +150,17 @@ def keep_in_memory_ones(topic: "Topic") -> None:
                 batch.fresh = False
 
 
+def end_of(state: Mapping[str, Any]) -> LogEnd:
+    """Return how far the log of a topic had come by the checkpoint ``state``."""
+    return LogEnd(state["end"], state["sequence"], state["serial"])
+
+
 def restore(topic: "Topic", state: Mapping[str, Any] | None) -> None:
     """Let the channels of a topic that was just opened stand where ``state`` says.
 
     Without a state everything in the log is delivered again: a checkpoint that is missing costs duplicates, no
-    messages. What came back to a channel after the checkpoint is found in the log. Raises StorageError.
+    messages. What came back to a channel after the checkpoint is found in the log. What the log has let go of since,
+    or all of it if the topic was deleted and made anew, is nobody's any more. Raises StorageError.
     """
     log = topic.log
     assert log is not None  # noqa: S101 - an ephemeral topic is not restored
@@ -162,9 +168,9 @@ def restore(topic: "Topic", state: Mapping[str, Any] | None) -> None:
         state = _from_the_start(topic)
     stop = state["stop"]
     if stop and not topic.flowing:
-        topic.stand_at(stop[0], stop[1], state["waiting_from"])
+        topic.stand_at(*_kept_from(log, stop[0], stop[1]), state["waiting_from"])
     elif not topic.channels:
-        topic.stand_at(state["end"], state["sequence"], state["serial"])
+        topic.stand_at(*_kept_from(log, state["end"], state["sequence"]), state["serial"])
     # Else, if it is paused, that was after the checkpoint, and what came before the end is the channels'.
     topic.ids_grow_from = state.get("ids_grow_from", 0)
     topic.dropped = Dropped(state.get("dropped", []))
@@ -192,6 +198,11 @@ def _from_the_start(topic: "Topic") -> dict[str, Any]:
     first = {"end": log.start, "sequence": sequence, "stop": stop}
     # The clock may have been set back, and with no checkpoint the ids are not known to go on where they were.
     return {**first, "serial": 0, "waiting_from": 0, "released": 0, "ids_grow_from": log.end, "channels": {}}
+
+
+def _kept_from(log: TopicLog, position: int, sequence: int) -> tuple[int, int]:
+    """Return the first position from ``position`` on that the log still has, and its sequence number."""
+    return (position, sequence) if position >= log.start else (log.start, log.read(log.start, log.start, 0)[2])
 
 
 def _since_checkpoint(topic: "Topic", state: Mapping[str, Any]) -> dict[str, list[Batch]]:
@@ -231,6 +242,8 @@ def _restore_channel(topic: "Topic", channel: Channel, known: Mapping[str, Any],
             owed.append(Batch(keep, joined_frames, position, fresh=False))
     owed += [batch for batch in latest if not batch.position & DEFERRED_BIT]  # the others wait until they are due
     position, skip = known["cursor"]
+    if topic.log is not None and position < topic.log.start:  # ``skip`` is of a record that is gone
+        position, skip = topic.log.start, 0
     ahead = unlisted.union(_cut_ids(known["superseded"]))
     channel.resume(position, skip, owed, _find(topic, position, ahead))
 

@@ -1,6 +1,7 @@
 """A full disk refuses what is new, keeps what it has, and heals by itself (P6)."""
 
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from pynsqd.storage.checkpoint import Checkpoint
+from pynsqd.wire.errors import StorageError
 from tests.support.daemons import Daemon
-from tests.support.nodes import OK, V2, Api, eventually, inside
-from tests.support.wire import ERROR, command
+from tests.support.nodes import OK, V2, Api, eventually, inside, owed_in_checkpoint
+from tests.support.wire import ERROR, command, mpub
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root for a small file system")
 _BODY = b"x" * 20_000
@@ -200,6 +203,44 @@ async def test_a_checkpoint_that_cannot_be_written(tmp_path: Path) -> None:
         (tmp_path / "missing").mkdir()
         await eventually((tmp_path / "missing" / "file").exists)
         await eventually(lambda: _is_well(node.api))
+
+
+@pytest.mark.parametrize("between", [False, True], ids=["at once", "after a restart"])
+async def test_a_topic_made_anew_that_no_checkpoint_knows(
+    between: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last checkpoint says of the deleted one that 20 messages were finished: not those of the new one."""
+
+    def fail(checkpoint: Checkpoint, *, sync: bool = False) -> None:
+        raise StorageError("write: input/output error")
+
+    path = tmp_path / "first"
+    path.mkdir()
+    async with inside(path, checkpoint_interval_ns=10_000_000) as node:
+        async with await V2.consumer(node.tcp, 100) as client:
+            assert await client.ask(mpub(b"t", [b"old"] * 20)) == OK
+            got = await client.messages(20)
+            await eventually(lambda: owed_in_checkpoint(path) == 20)
+            await client.finish(got)
+            await eventually(lambda: owed_in_checkpoint(path) == 0)
+            monkeypatch.setattr(Checkpoint, "write", fail)
+            await node.api.do("/topic/delete?topic=t")
+        if not between:
+            await _publish_anew(node.api)
+            shutil.copytree(path, tmp_path / "second")  # as it is after a kill -9
+    if between:
+        async with inside(path) as node:
+            await _publish_anew(node.api)
+            shutil.copytree(path, tmp_path / "second")
+    async with inside(tmp_path / "second") as node, await V2.consumer(node.tcp, 100) as client:
+        assert [one.body for one in await client.messages(4)] == [b"a", b"b", b"c", b"d"]
+        await client.quiet(50)
+
+
+async def _publish_anew(api: Api) -> None:
+    await api.do("/topic/create?topic=t", "/channel/create?topic=t&channel=c")
+    for body in (b"a", b"b\nc", b"d"):
+        assert (await api.post("/mpub?topic=t", body)).status == 200
 
 
 async def _is_ill(api: Api) -> bool:

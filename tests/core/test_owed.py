@@ -319,6 +319,66 @@ def test_a_deleted_topic_made_again_is_empty_after_a_kill() -> None:
     assert _seen(_consumer(node).messages()) == [(b"new", 1)]
 
 
+@pytest.mark.parametrize("between", [False, True], ids=["at once", "after a restart"])
+@pytest.mark.parametrize("old", ["flowing", "paused", "no channel"])
+@pytest.mark.parametrize("new", ["flowing", "no channel"])
+def test_a_deleted_topic_made_again_while_no_checkpoint_can_be_written(new: str, old: str, between: bool) -> None:
+    """The last one still has the deleted topic, whose cursors must not stand behind messages of the new one."""
+    node = Node(msg_timeout_ns=600 * S)
+    node.broker.topic("t")
+    if old != "no channel":
+        client = _consumer(node, 2)
+    node.publish(b"old 1", b"old 2", b"old 3")  # the cursor stands within it
+    if old == "flowing":
+        client.send(b"FIN " + client.messages()[0].id + b"\nRDY 0\n")
+    elif old == "paused":
+        node.topic().pause()
+    node.publish(b"old 4", b"old 5")
+    node.client().ask(command(b"DPUB t 400000", b"old far"))
+    node.turn()
+    node.checkpoint()
+    node.checkpoints_fail = True
+    node.broker.delete_topic("t")
+    node.turn()
+    if between:
+        node.kill()
+    if new == "flowing":
+        node.broker.topic("t").channel("c")
+    node.publish(b"a", b"b")
+    node.publish(b"c")
+    node.client().ask(command(b"DPUB t 400000", b"far"))
+    began_ns = node.now_ns
+    node.turn()
+    node.kill()
+    if new == "flowing":
+        assert (node.channel().depth, len(node.channel().deferred)) == (3, 1)
+    else:
+        assert (node.topic().depth, node.topic().backend_depth) == (4, 0)
+    again = _consumer(node)
+    assert (node.channel().depth, len(node.channel().deferred), node.topic().depth) == (0, 1, 0)
+    assert _seen(again.messages()) == [(b"a", 1), (b"b", 1), (b"c", 1)]
+    _until(node, began_ns + 400 * S)
+    assert _seen(again.messages()) == [(b"far", 1)]
+
+
+def test_messages_to_skip_are_of_one_record_only() -> None:
+    """It was finished and let go of, but no checkpoint could be written since."""
+    node = Node(msg_timeout_ns=600 * S)
+    client = _consumer(node, 2)
+    node.publish(b"a", b"b", b"c")
+    a, b = client.messages()
+    node.checkpoint()
+    node.checkpoints_fail = True
+    client.send(b"FIN " + a.id + b"\nFIN " + b.id + b"\nRDY 1\n")
+    node.turn()
+    (c,) = client.messages()
+    client.send(b"RDY 0\nFIN " + c.id + b"\n")
+    node.publish(b"d", b"e", b"f")
+    node.checkpoint()
+    node.kill()
+    assert _seen(_consumer(node).messages()) == [(b"d", 1), (b"e", 1), (b"f", 1)]
+
+
 def test_memory_durability_survives_an_orderly_end_only() -> None:
     node = Node(durability="memory", msg_timeout_ns=600 * S)
     client = _consumer(node, 2)

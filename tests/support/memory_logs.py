@@ -164,7 +164,11 @@ class MemoryLogs:
         if topic in self.logs and self.logs[topic].deleted:
             del self.logs[topic]
             self.deferred.pop(topic, None)
-        return self.logs.setdefault(topic, MemoryLog())
+        log = self.logs.setdefault(topic, MemoryLog())
+        if known_end > log.end:
+            log.start = log.end = known_end
+        log.end_sequence = max(log.end_sequence, known_sequence)
+        return log
 
     def open_deferred(self, topic: str, known_serial: int = 0) -> MemoryDeferred:
         store = self.deferred.setdefault(topic, MemoryDeferred())

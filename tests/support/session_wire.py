@@ -16,8 +16,8 @@ from pynsqd.core.broker import Broker
 from pynsqd.core.changes import Change
 from pynsqd.core.channel import Channel
 from pynsqd.core.group_commit import GroupCommit
-from pynsqd.core.log import LogStore
-from pynsqd.core.owed import describe, keep_in_memory_ones, restore
+from pynsqd.core.log import LogEnd, LogStore
+from pynsqd.core.owed import describe, end_of, keep_in_memory_ones, restore
 from pynsqd.core.topic import Topic
 from pynsqd.options import Options
 from pynsqd.wire.errors import StorageError
@@ -52,6 +52,7 @@ class Node:
         self.broker = Broker(self._options, self._logs, self.now_ns, self.wall_ns, self._authority)
         self.states: dict[str, Any] = {}  # the last checkpoint
         self.checkpoints = 0
+        self.checkpoints_fail = False  # the last one that could be written counts
         self.changes: list[Change] = []
         self.turns = 0
         self.unsynced: list[tuple[GroupCommit, list[Topic]]] = []  # the turns that wait for ``fsync``
@@ -143,7 +144,8 @@ class Node:
         topics = [topic for topic in self.broker.topics.values() if topic.log is not None]
         log_ns, ids_ns = self.broker.log_ns(self.broker.now_ns), self.broker.ids.until_ns
         described = [(topic, describe(topic, log_ns, self.wall_ns, ids_ns)) for topic in topics]
-        self.states = {topic.name: msgpack.unpackb(msgpack.packb(standing.state)) for topic, standing in described}
+        if not self.checkpoints_fail:
+            self.states = {topic.name: msgpack.unpackb(msgpack.packb(standing.state)) for topic, standing in described}
         for topic, standing in described:
             assert topic.log is not None
             topic.log.release(standing.needed_from)
@@ -174,14 +176,7 @@ class Node:
             self.broker.resume(last["released"], last["wall"], last["ids"])
         for old in kept:
             state = self.states.get(old.name)
-            known = {}
-            if state:
-                known = {
-                    "known_end": state["end"],
-                    "known_sequence": state["sequence"],
-                    "known_serial": state["serial"],
-                }
-            topic = self.broker.open_topic(old.name, old.durability, **known)
+            topic = self.broker.open_topic(old.name, old.durability, end_of(state) if state else LogEnd())
             if old.paused:
                 topic.pause()
             for channel in old.channels.values():
@@ -190,6 +185,8 @@ class Node:
                     if channel.paused:
                         again.pause()
             restore(topic, state)
+        for name in self.states.keys() - self.broker.topics.keys():
+            self.broker.ended = self.broker.ended.or_beyond(end_of(self.states[name]))
         self.turn()
 
     def advance(self, *, ns: int = 0, ms: float = 0, s: float = 0) -> None:
