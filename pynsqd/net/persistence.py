@@ -103,7 +103,7 @@ class Persistence:
         changed, broker.changed = broker.changed, {}
         topics = [topic for topic in changed if topic.log is not None and broker.topics.get(topic.name) is topic]
         standings = [(topic, self._describe(topic)) for topic in topics]
-        self._checkpoint.keep_only({topic.name for topic in broker.topics.values()})
+        self._checkpoint.keep_only(broker.topics.keys())
         try:
             self._checkpoint.write(sync=sync)
         except StorageError as error:

@@ -8,6 +8,7 @@ not touch what was written, and after a power cut a checkpoint that is older or 
 """
 
 import os
+from collections.abc import Set
 from pathlib import Path
 from struct import Struct
 from typing import Any, Final, NamedTuple
@@ -45,7 +46,7 @@ class Checkpoint:
         """Take the state of a topic for the next ``write``."""
         self._packed[topic] = msgpack.packb(state)
 
-    def keep_only(self, topics: set[str]) -> None:
+    def keep_only(self, topics: Set[str]) -> None:
         """Forget all other topics."""
         for name in self._packed.keys() - topics:
             del self._packed[name]
