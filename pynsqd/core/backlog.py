@@ -254,15 +254,27 @@ class Backlog:
             self.behind_at = -1
 
     def _skip(self, count: int, stop: int) -> None:
-        """Take the batch at the cursor into memory without its first ``count`` messages."""
-        batches, self.behind_at, self._behind_sequence = self._topic.read(self.behind_at, stop, 1)
-        for batch in batches:
-            dropped = min(count, len(batch.ids))
-            count -= dropped
-            rest = batch.after(dropped)
-            if rest.ids:
-                self._add_in_turn(rest)
-        if count and self.behind_at < stop:
-            self._skip(count, stop)
-        elif self.behind_at >= stop and self._topic.flowing:
+        """Take the batch at the cursor into memory without its first ``count`` messages.
+
+        Those that are damaged by now count, too: others must not be skipped in their place.
+        """
+        topic = self._topic
+        position = self.behind_at
+        batches, self.behind_at, self._behind_sequence = topic.read(position, stop, 1)
+        if batches and batches[0].position != position:
+            count = 0  # what was handed out of the damaged ones is not known
+        while True:
+            for batch in batches:
+                dropped = min(count, len(batch.ids))
+                count -= dropped
+                rest = batch.after(dropped)
+                if rest.ids:
+                    self._add_in_turn(rest)
+            if not count or self.behind_at >= stop:
+                break
+            before = self._behind_sequence + topic.dropped.count(self._behind_sequence)
+            batches, self.behind_at, self._behind_sequence = topic.read(self.behind_at, stop, 1)
+            behind = self._behind_sequence + topic.dropped.count(self._behind_sequence)
+            count = max(0, count - (behind - before - sum(len(batch.ids) for batch in batches)))
+        if self.behind_at >= stop and topic.flowing:
             self.behind_at = -1

@@ -287,6 +287,8 @@ class TopicLog:
         for run in self._runs(position, stop, max_bytes):
             for at, kind, flags, count, sequence, payload in run:
                 length = len(payload)
+                if sequence != next_sequence:
+                    full = 0  # where something is damaged a batch ends: who skips a part of one counts on
                 if kind not in FOR_ALL:
                     next_position = at + RECORD_HEADER_SIZE + length
                     next_sequence = sequence

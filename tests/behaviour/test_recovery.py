@@ -17,7 +17,7 @@ from pynsqd.storage.log_store import LogStore
 from pynsqd.wire.errors import StartupError
 from tests.support.batches import Batches, broken
 from tests.support.daemons import Daemon
-from tests.support.nodes import OK, V2, eventually, inside
+from tests.support.nodes import OK, V2, eventually, inside, owed_in_checkpoint
 from tests.support.wire import mpub
 
 _FOLDER = "topics/t.log"
@@ -116,6 +116,33 @@ async def test_a_damaged_batch(tmp_path: Path) -> None:
         (aside,) = (tmp_path / _FOLDER / "bad").iterdir()
         assert b"1-2" in aside.read_bytes()
         assert len(aside.read_bytes()) == shown["damaged_bytes"]
+
+
+@pytest.mark.parametrize("mem_queue_size", [1, 100], ids=["read at once", "in memory"])
+@pytest.mark.parametrize("finished", [2, 4, 7])
+async def test_a_batch_that_is_damaged_once_it_was_delivered(
+    finished: int, mem_queue_size: int, tmp_path: Path
+) -> None:
+    """No message of another batch is left out in place of those that were finished."""
+    async with inside(tmp_path, mem_queue_size=mem_queue_size) as node:
+        await node.api.do("/topic/create?topic=t", "/channel/create?topic=t&channel=c")
+        async with await V2.consumer(node.tcp, 0) as client:
+            for bodies in _BATCHES:
+                assert await client.ask(mpub(b"t", bodies)) == OK
+            await client.send(b"RDY %d\n" % finished)
+            got = await client.messages(finished)
+            await client.send(b"RDY 0\n")
+            await client.finish(got)
+            await eventually(lambda: owed_in_checkpoint(tmp_path) == 0)
+    path = _segment(tmp_path)
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"%d-1" % ((finished - 1) // 3))] ^= 1
+    path.write_bytes(raw)
+    left = _ALL[-(-finished // 3) * 3 :]
+    async with inside(tmp_path, mem_queue_size=mem_queue_size) as node:
+        async with await V2.consumer(node.tcp, 100) as client:
+            assert sorted([message.body for message in await client.messages(len(left))]) == left
+            await client.quiet(50)
 
 
 @pytest.mark.parametrize("size", [20, 20_000])

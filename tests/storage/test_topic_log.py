@@ -424,6 +424,14 @@ def test_a_record_with_other_messages_than_it_says_is_damaged(size: int, count: 
     assert list(bench.bad()) == [f"{wrong.position:020d}.bad"]
 
 
+def test_records_with_damage_between_are_no_batch(bench: Bench) -> None:
+    """Who was given a part of one skips that many messages after a restart, by their numbers."""
+    batches = [bench.batches.new(3) for _ in range(4)]
+    bench.append(batches[0], broken(batches[1], 2), batches[2], batches[3])
+    some, _, _ = bench.log.read(0, bench.log.end, MIB)
+    assert [(one.position, len(one)) for one in some] == [(batches[0].position, 3), (batches[2].position, 6)]
+
+
 def test_a_log_that_ends_with_a_record_of_other_messages(bench: Bench) -> None:
     first, last = bench.batches.new(3), bench.batches.new(3)
     bench.append(first, broken(last, 2))
