@@ -125,15 +125,26 @@ def _examine(arguments: Namespace, live: bool) -> tuple[dict[str, Any], bool]:
         files = _open(arguments, topic, live)
         _walk(files, topic)
         state = (checkpoint.states or {}).get(topic)
-        if state and state["end"] > files.end:
-            lost = state["end"] - files.end
-            files.damage.append(Damage("missing", files.folder, files.end, lost, "the checkpoint knew of them"))
+        end = _known_end(files, state) if state else 0
+        if state and state["end"] > end:
+            files.damage.append(Damage("missing", files.folder, end, state["end"] - end, "the checkpoint knew of them"))
         if topic not in known:
             files.notes.append(f"{topic} is not in the metadata: it will be there when somebody creates it")
         reports.append(_describe(topic, files))
         files.close()
     damaged = any(one["damage"] for one in reports) or any(text.startswith("damaged") for text in kept.values())
     return {"data_path": str(folder), **kept, "clean": not damaged, "topics": reports}, damaged
+
+
+def _known_end(files: TopicFiles, state: dict[str, Any]) -> int:
+    """Return the end of the log; if it has no file that is where its checkpoint begins to need one."""
+    if files.log:
+        return files.end
+    needed: list[int] = [state["stop"][0] if state["stop"] else state["end"]]
+    for channel in state["channels"].values():
+        needed.append(channel["cursor"][0])
+        needed += [position for position, _, _ in channel["owed"] if not position & DEFERRED_BIT]
+    return min(needed)
 
 
 def _describe(topic: str, files: TopicFiles) -> dict[str, Any]:

@@ -292,6 +292,37 @@ def test_a_lost_end_that_the_checkpoint_knew(data: DataPath, capsys: pytest.Capt
     assert (code, topic["damage"][0]["reason"]) == (1, "the checkpoint knew of them")
 
 
+@pytest.mark.parametrize(
+    ("stop", "cursor", "owed", "lost"),
+    [
+        (None, 1000, [], None),
+        ([1000, 8], 1000, [[1 << 62 | 5, b"", 2]], None),
+        (None, 900, [], 900),
+        ([800, 7], 1000, [], 800),
+        (None, 1000, [[700, b"", 2]], 700),
+    ],
+)
+def test_a_log_without_files(
+    stop: list[int] | None,
+    cursor: int,
+    owed: list[list[Any]],
+    lost: int | None,
+    data: DataPath,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It may begin behind that of a deleted topic, or all of it was finished; then nothing is missing."""
+    for path in data.segments():
+        path.unlink()
+    checkpoint = Checkpoint(data.path)
+    channels = {"c": {"cursor": [cursor, 0], "owed": owed}}
+    checkpoint.put(TOPIC, {"end": 1000, "stop": stop, "channels": channels})
+    checkpoint.write()
+    checkpoint.close()
+    code, topic = report(capsys, "verify", data)
+    found = [(one["position"], one["bytes"]) for one in topic["damage"]]
+    assert (code, found) == ((0, []) if lost is None else (1, [(lost, 1000 - lost)]))
+
+
 def test_a_file_of_a_later_release(data: DataPath, capsys: pytest.CaptureFixture[str]) -> None:
     head = bytearray(pack_segment_header(1, 0, 0))
     head[7] = 9
