@@ -65,8 +65,8 @@ class Listener:
         self._closed = False
 
     async def start(self) -> None:
-        """Begin to accept."""
-        while len(self._servers) < _AT_ONCE and not self._closed:
+        """Begin to accept; no further if it has to pause meanwhile."""
+        while len(self._servers) < _AT_ONCE and not self._closed and self._resuming is None:
             server = await self._serve()
             self._servers.append(server)
             if not self._closed:

@@ -1,6 +1,7 @@
 """runtime/listener: addresses as nsqd takes them, and what a killed process leaves behind (PROCESS 4, 10)."""
 
 import asyncio
+import resource
 import socket
 from collections import Counter
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from pynsqd.runtime import listener as listener_module
 from pynsqd.runtime.listener import Listener, listen, split_address
 from pynsqd.wire.errors import StartupError
 
@@ -127,6 +129,41 @@ async def test_a_listener_that_is_closed_while_it_starts_is_closed() -> None:
         listener.close()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", listener.port))
+
+
+async def test_a_listener_that_has_to_pause_again_while_it_resumes_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptors are scarce again with the first ones that come in: nobody else does."""
+    limits = [1000]  # what the next looks find; the last one counts for all behind it
+    monkeypatch.setattr(listener_module, "_LOOK_EVERY", 1)
+    monkeypatch.setattr(listener_module, "_PAUSE_S", 0.01)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limits.pop(0) if len(limits) > 1 else limits[0], 1000))
+    made = 0
+
+    def make() -> asyncio.Protocol:
+        nonlocal made
+        made += 1
+        return asyncio.Protocol()
+
+    paused: list[str] = []
+    listener = await listen("127.0.0.1:0", make, lambda text, **_: paused.append(text))
+    await listener.start()
+    with ExitStack() as clients, anyio.fail_after(30):
+        for _ in range(50):
+            clients.enter_context(socket.create_connection(("127.0.0.1", listener.port)))
+        limits[:] = [0]
+        while not paused:
+            await anyio.lowlevel.checkpoint()
+        for _ in range(3):
+            limits[:] = [1000, 0]
+            while len(limits) > 1 and made < 50:
+                await anyio.sleep(0.001)
+            for _ in range(50):
+                await anyio.lowlevel.checkpoint()
+        assert made < 40
+        limits[:] = [1000]
+        while made < 50:
+            await anyio.sleep(0.001)
+    listener.close()
 
 
 async def test_port_in_use_is_told_in_one_line() -> None:
