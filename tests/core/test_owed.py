@@ -1,6 +1,7 @@
 """What channels owe survives an orderly end exactly, and a kill without loss (ARCHITECTURE 3, P1 to P3)."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from pynsqd.core.batch import Batch
 from pynsqd.core.ids import IdGenerator
 from pynsqd.core.log import DeferredRecord
 from pynsqd.core.owed import describe, move_stragglers
+from pynsqd.storage.log_store import LogStore
 from tests.support.memory_logs import MemoryDeferred, MemoryLog, MemoryLogs
 from tests.support.session_wire import OK, Client, Node, S, command, mpub
 from tests.support.wire import Message
@@ -359,6 +361,25 @@ def test_a_deleted_topic_made_again_while_no_checkpoint_can_be_written(new: str,
     assert _seen(again.messages()) == [(b"a", 1), (b"b", 1), (b"c", 1)]
     _until(node, began_ns + 400 * S)
     assert _seen(again.messages()) == [(b"far", 1)]
+
+
+@ENDS
+def test_a_restart_in_the_midst_of_a_thousand_short_publishes(end: str, tmp_path: Path) -> None:
+    """They were read from the log as one batch; to find the place again takes no depth of calls."""
+    node = Node(LogStore(tmp_path, 1 << 20, lambda *_: None), mem_queue_size=1, msg_timeout_ns=600 * S)
+    client = _consumer(node, 0)
+    for _ in range(1060):
+        node.client().send(command(b"PUB t", b"x"))
+        node.turn()
+    client.send(b"RDY 1050\n")
+    node.turn()
+    came = client.messages()
+    client.send(b"RDY 0\n" + b"".join(b"FIN " + message.id + b"\n" for message in came))
+    node.turn()
+    assert len(came) == 1050
+    _end(node, end)
+    assert node.channel().depth == 10
+    assert len(_consumer(node).messages()) == 10
 
 
 def test_messages_to_skip_are_of_one_record_only() -> None:
