@@ -1,7 +1,10 @@
 """The disk queues of nsqd, read only (PROTOCOL 3.7)."""
 
 import re
+from array import array
 from collections.abc import Callable, Iterator
+from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from struct import Struct
 from typing import Final
@@ -79,12 +82,31 @@ class DiskQueue:
         return sum(end - begin for _, begin, end in self._spans)
 
     def check(self, advance: Callable[[int], None]) -> None:
-        """Read it all. Raises ImportRefusedError if it does not hold just what the meta file says."""
-        count = sum(1 for _ in self.records(advance))
-        if count != self.depth:
+        """Read it all.
+
+        Raises ImportRefusedError if it does not hold just what the meta file says, or two messages with one id: an nsqd
+        that goes on in the files of a killed one may take the id of a new message from what stood there before.
+        """
+        ids = array("Q", map(message_number, self.records(advance)))
+        if len(ids) != self.depth:
             raise ImportRefusedError(
-                f"queue {self.name} has {count} messages, its meta file says {self.depth}; {REMEDY}"
+                f"queue {self.name} has {len(ids)} messages, its meta file says {self.depth}; {REMEDY}"
             )
+        twice = {one for one, following in pairwise(sorted(ids)) if one == following}
+        if twice:
+            self._check_copies(twice)
+
+    def _check_copies(self, numbers: set[int]) -> None:
+        """See that all copies of each of these messages are alike but for their attempts."""
+        found: dict[int, bytes] = {}
+        for record in self.records():
+            number = message_number(record)
+            if number not in numbers:
+                continue
+            message = sha256(record[:8] + record[_LEAST:]).digest()
+            if found.setdefault(number, message) != message:
+                text = f"queue {self.name} has two messages with the id {number:016x}: nsqd was killed and went on"
+                raise ImportRefusedError(f"{text}; start that nsqd once more and let consumers finish them")
 
     def records(self, advance: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
         """Yield the messages: timestamp, attempts, id, body. Raises ImportRefusedError for a bad one, OSError."""
@@ -112,3 +134,11 @@ class DiskQueue:
                     at += used
                 if data:
                     raise ImportRefusedError(f"bad record at {at} of {path}: it is cut short")
+
+
+def message_number(record: bytes) -> int:
+    """Return a message's id as the number that its 16 hex digits are. Raises ImportRefusedError."""
+    try:
+        return int(record[10:_LEAST], 16)
+    except ValueError:
+        raise ImportRefusedError(f"{record[10:_LEAST]!r} is no message id of nsqd") from None

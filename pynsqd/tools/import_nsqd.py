@@ -27,7 +27,7 @@ from pynsqd.storage.log_store import LogStore
 from pynsqd.storage.metadata import FILE_NAME, ChannelMeta, TopicMeta, save
 from pynsqd.storage.topic_log import TopicLog
 from pynsqd.tools.command import CLEAN, FOUND, Arguments, run
-from pynsqd.tools.diskqueue import DiskQueue, ImportRefusedError
+from pynsqd.tools.diskqueue import DiskQueue, ImportRefusedError, message_number
 from pynsqd.tools.progress import Progress
 from pynsqd.wire.constants import FRAME_MESSAGE
 from pynsqd.wire.encoder import message_id
@@ -242,7 +242,7 @@ class TopicImport:
     def _write_shared(self) -> list[int]:
         """Write the longest channel, level by level; returns the cursor of every channel."""
         longest, *others = self._topic.channels
-        fresh = sorted({_number(one) for one in longest.queue.records(self._advance) if not _attempts(one)})
+        fresh = sorted({message_number(one) for one in longest.queue.records(self._advance) if not _attempts(one)})
         self._ids = array("Q", fresh)
         del fresh
         self._levels = bytearray(b"\1") * len(self._ids)
@@ -266,7 +266,7 @@ class TopicImport:
                 yield record
 
     def _index(self, record: bytes) -> int:
-        number = _number(record)
+        number = message_number(record)
         index = bisect_left(self._ids, number)
         return index if index < len(self._ids) and self._ids[index] == number else -1
 
@@ -311,14 +311,6 @@ def _attempts(record: bytes) -> int:
     """Return how often nsqd has delivered a message."""
     count: int = _ATTEMPTS.unpack_from(record, 8)[0]
     return count
-
-
-def _number(record: bytes) -> int:
-    """Return a message's id as the number that its 16 hex digits are."""
-    try:
-        return int(record[10:26], 16)
-    except ValueError:
-        raise ImportRefusedError(f"{record[10:26]!r} is no message id of nsqd") from None
 
 
 def _frame(record: bytes) -> bytes:

@@ -250,6 +250,19 @@ async def test_two_copies_of_a_message_are_one_message(source: Source, target: P
         assert [int(one.id, 16) for one in await drain(node, "t", "a", 4)] == [1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("queue", ["t:a", "t:b", "t"])
+@pytest.mark.parametrize("attempts", [0, 1])
+@pytest.mark.parametrize("at", [4 + 7, 4 + 26 + 13], ids=["time", "body"])
+def test_two_messages_with_one_id_are_refused(source: Source, target: Path, queue: str, attempts: int, at: int) -> None:
+    """An nsqd that was killed, started again and published to has been seen to leave such."""
+    source.metadata(t={"a": False, "b": False})
+    source.queue("t:a", plain(*range(1, 10)))
+    source.queue(queue, [(1, 0), (2, 0), (3, 0), (2, attempts), (4, 0)])
+    length = len(Source.record(1, 0))
+    _patch(source.path(f"{queue}.diskqueue.000000.dat"), 3 * length + at, b"9")
+    assert f"queue {queue} has two messages with the id 0000000000000002" in refused(source.folder, target)
+
+
 async def test_a_paused_topic_keeps_its_backlog(source: Source, target: Path) -> None:
     source.metadata(t={"a": False})
     document = json.loads(source.path("nsqd.dat").read_text())
