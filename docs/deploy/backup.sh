@@ -9,9 +9,9 @@ from=$1
 to=$2
 links=$from/backup.links
 
-mkdir -m 0700 "$to"
 mkdir -m 0700 "$links" # fails if another backup runs; one that was killed left it: remove it then
 trap 'rm -rf "$links"' EXIT
+mkdir -m 0700 "$to"
 
 for file in "$from"/pynsqd.checkpoint.*; do
     [ ! -e "$file" ] || cp -p "$file" "$to"

@@ -173,3 +173,16 @@ def test_it_overwrites_nothing(tmp_path: Path, there: str) -> None:
     assert done.returncode != 0
     assert "exist" in done.stderr
     assert (tmp_path / there).is_dir()
+
+
+@pytest.mark.parametrize("there", [None, "node/backup.links"])
+def test_a_refused_one_leaves_no_folder_that_looks_like_a_backup(tmp_path: Path, there: str | None) -> None:
+    """No data path, or another backup of it: the next one is not refused for what this one left."""
+    if there:
+        (tmp_path / there).mkdir(parents=True)
+    result = subprocess.run(
+        [SCRIPT, tmp_path / "node", tmp_path / "backup"], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert result.returncode != 0
+    assert not (tmp_path / "backup").exists()
+    assert there is None or (tmp_path / there).exists()
