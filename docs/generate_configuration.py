@@ -61,6 +61,8 @@ Only the top level is read; unknown keys and tables are ignored.
 
 `GET /config/<key>` on a node shows the option with that key: strings as they are, everything else as JSON, durations in
 nanoseconds. `PUT /config/log_level` and `PUT /config/nsqlookupd_tcp_addresses` change those two until the next start.
+The body is the word itself, or a JSON list of all addresses that there are to be:
+`curl -X PUT -d '["lookup1:4160", "lookup2:4160"]' http://127.0.0.1:4151/config/nsqlookupd_tcp_addresses`.
 """
 
 
