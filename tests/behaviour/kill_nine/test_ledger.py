@@ -5,7 +5,7 @@ import pytest
 from tests.behaviour.kill_nine.ledger import Ledger, Limits
 from tests.behaviour.kill_nine.records import FIN, MS, REQ, Copy, Event, Outcome, Publish
 
-WINDOW_MS = 250
+WINDOW_MS = 350
 START_MS = 1000  # of the first life; nothing happens at 0, which stands for "not yet"
 
 
