@@ -72,6 +72,18 @@ class Registry:
             self._broker.ended = self._broker.ended.or_beyond(end_of(states[name]))
         self._broker.take_changes()
         self.save()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Log what there is: whoever starts a node that was killed wants to know."""
+        topics = self._broker.topics.values()
+        channels = [channel for topic in topics for channel in topic.channels.values()]
+        if topics:
+            waiting = sum(topic.depth for topic in topics) + sum(channel.depth for channel in channels)
+            deferred = sum(len(one.deferred) for one in channels)
+            self._log.info(
+                "topics loaded", topics=len(topics), channels=len(channels), waiting=waiting, deferred=deferred
+            )
 
     def _open(self, kept: metadata.TopicMeta, state: Mapping[str, Any] | None) -> None:
         topic = self._broker.open_topic(kept.name, kept.durability, end_of(state) if state else LogEnd())

@@ -22,6 +22,18 @@ async def test_its_end_closes_connections_and_frees_the_folder(tmp_path: Path) -
         assert (await node.api.topic())["depth"] == 1
 
 
+async def test_a_start_tells_what_it_has_found(tmp_path: Path) -> None:
+    async with inside(tmp_path) as node:
+        assert not node.logged("topics loaded")
+        await node.api.do("/topic/create?topic=t", *(f"/channel/create?topic=t&channel={one}" for one in "cd"))
+        for target in ("t", "t", "u", "t&defer=3600000"):
+            assert (await node.api.post(f"/pub?topic={target}", b"x")).status == 200
+    async with inside(tmp_path) as node:
+        (found,) = [fields for level, fields in node.logs.lines if fields["event"] == "topics loaded"]
+        del found["event"]
+        assert found == {"topics": 2, "channels": 2, "waiting": 5, "deferred": 2}
+
+
 async def test_a_lookupd_that_is_put_later_is_asked_for_channels(tmp_path: Path) -> None:
     async with running_lookupd() as lookupd, inside(tmp_path, broadcast_address="127.0.0.1") as node:
         await lookupd.post("/channel/create?topic=t&channel=c")
