@@ -55,7 +55,7 @@ e2e_processing_latency_percentiles = [1, 0.99, 0.95]
 | floats | a list of numbers, or one comma-separated string |
 | words (`log_level`, `tls_required`, ...) | as the flag |
 
-Only the top level is read; unknown keys and tables are ignored.
+Only the top level is read; unknown keys and tables are ignored, and the log says so at the start.
 
 ## While it runs
 

@@ -15,6 +15,7 @@ from lookupd.metrics import Metrics
 from lookupd.options import Options
 from lookupd.registration_db import RegistrationDB
 from pynsqd.runtime.api_keys import ApiKeys, lookupd_policy
+from pynsqd.runtime.fields import idle_notice
 from pynsqd.runtime.http import http_server
 from pynsqd.runtime.lifecycle import stop_signals
 from pynsqd.runtime.listener import Listener, listen, raise_file_limit
@@ -54,6 +55,8 @@ async def serve(options: Options, ready: Callable[[Listeners], None] | None = No
                     listeners.keys.reload()
 
             logs.logger.info(build_info("pynsqlookupd"))
+            if notice := idle_notice(options, options.given, options.unknown_keys):
+                logs.logger.warning(notice)
             if ready is not None:
                 ready(listeners)
             stopped_by = await signals.wait(on_hangup)

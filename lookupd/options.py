@@ -44,3 +44,4 @@ class Options:
     )
 
     given: frozenset[str] = frozenset()
+    unknown_keys: frozenset[str] = frozenset()  # of the config file

@@ -78,7 +78,7 @@ async def serve(options: Options, ready: Callable[[Listeners], None] | None = No
                 _reload(listeners, logs)
 
             logs.logger.info(build_info("pynsqd"))
-            if notice := idle_notice(options, options.given):
+            if notice := idle_notice(options, options.given, options.unknown_keys):
                 logs.logger.warning(notice)
             if ready is not None:
                 ready(listeners)

@@ -375,6 +375,7 @@ class Options:
     snappy: bool = option(BOOLEAN, "snappy", True, "let clients ask for snappy")
 
     given: frozenset[str] = frozenset()
+    unknown_keys: frozenset[str] = frozenset()  # of the config file
 
 
 def checked(options: Options) -> Options:

@@ -14,6 +14,7 @@ import lookupd.cli
 import lookupd.options
 import pynsqd.cli
 import pynsqd.options
+from tests.support.daemons import Daemon
 
 # PROCESS 2, the harness's own expression.
 VERSION = re.compile(r"[a-z]+ v\d+\.\d+\.\d+(-[a-z]+)? \(built w/[a-z0-9.-]+\)\n")
@@ -96,6 +97,14 @@ def test_the_lookupd_knows_its_machine(monkeypatch: pytest.MonkeyPatch) -> None:
         tombstone_lifetime_ns=1_000_000_000,
         given=frozenset(["tombstone-lifetime"]),
     )
+
+
+@pytest.mark.parametrize("server", ["nsqd", "nsqlookupd"])
+def test_a_key_that_nobody_knows_is_told(server: str, tmp_path: Path) -> None:
+    """A misspelt ``http_api_key_file`` would leave the doors open."""
+    (tmp_path / "c.toml").write_text('http_api_keyfile = "keys"\n[nsqd]\n')
+    with Daemon(server, f"--config={tmp_path / 'c.toml'}", data_path=tmp_path) as daemon:
+        daemon.await_log("options that change nothing: http_api_keyfile (unknown key), nsqd (unknown key)")
 
 
 def test_the_default_node_id_is_nsqds() -> None:

@@ -70,9 +70,10 @@ class Command(Generic[T]):
     def read_options(self, given: Mapping[str, Any]) -> T:
         """Build the options in force from the flags ``given`` and the config file they name. Raises StartupError."""
         path = given.get("config", "")
-        file = read_config_file(self.options, path) if path else {}
+        unknown_keys: list[str] = []
+        file = read_config_file(self.options, path, unknown_keys.append) if path else {}
         arguments = {name: value for name, value in given.items() if name != "config"}
-        options = build_options(self.options, arguments, file, self.defaults())
+        options = build_options(self.options, arguments, file, self.defaults(), unknown_keys)
         try:
             check_limits(options)
             return self.checked(options)

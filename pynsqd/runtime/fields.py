@@ -101,12 +101,13 @@ def check_limits(options: object) -> None:
             raise ValueError(f"--{each.name} must be {each.limit.text}")
 
 
-def idle_notice(options: object, given: Iterable[str]) -> str:
-    """Say in one line which of the ``given`` flags change nothing; empty if there are none."""
+def idle_notice(options: object, given: Iterable[str], unknown_keys: Iterable[str] = ()) -> str:
+    """Say in one line which of the ``given`` flags and keys of the config file change nothing; empty if none."""
     names = frozenset(given)
     idle = [
         f"--{each.name} ({each.applies.value})"
         for _, each in declared(options)
         if each.applies is not Applies.NOW and each.name in names
     ]
+    idle += [f"{key} (unknown key)" for key in sorted(unknown_keys)]
     return f"options that change nothing: {', '.join(idle)}" if idle else ""

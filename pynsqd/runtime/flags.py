@@ -85,11 +85,11 @@ def _usage_line(each: Flag) -> str:
     return f"  --{each.name}{value}\n        {each.meaning}{repeatable}{default}{idle}\n"
 
 
-def read_config_file(options: type, path: str) -> dict[str, Any]:
+def read_config_file(options: type, path: str, on_unknown: Callable[[str], object] = lambda _: None) -> dict[str, Any]:
     """Read the TOML file at ``path`` into values by flag name, as ``parse_flags`` gives them.
 
-    Keys at the top only; unknown ones and tables are ignored (PROTOCOL 4.3). Raises StartupError with one line if the
-    file cannot be read, is no TOML, or has a value of the wrong type.
+    Keys at the top only; unknown ones and tables are ignored (PROTOCOL 4.3), and ``on_unknown`` hears of them. Raises
+    StartupError with one line if the file cannot be read, is no TOML, or has a value of the wrong type.
     """
     import tomllib  # noqa: PLC0415  # 10 ms that most starts do not need
 
@@ -97,6 +97,8 @@ def read_config_file(options: type, path: str) -> dict[str, Any]:
         with open(path, "rb") as file:
             content = tomllib.load(file)
         known = [each for _, each in declared(options) if each.key and each.key in content]
+        for key in content.keys() - {each.key for each in known}:
+            on_unknown(key)
         return {each.name: _load(each, content[each.key]) for each in known}
     except OSError as error:
         raise StartupError(f"failed to load config file {path} - {(error.strerror or str(error)).lower()}") from None
@@ -112,14 +114,19 @@ def _load(each: Flag, value: object) -> Any:
 
 
 def build_options(
-    options: type[T], arguments: Mapping[str, Any], file: Mapping[str, Any], defaults: Mapping[str, Any]
+    options: type[T],
+    arguments: Mapping[str, Any],
+    file: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    unknown_keys: Iterable[str] = (),
 ) -> T:
     """Build the options: a flag given wins over the config file, the file over the default.
 
-    All three go by flag name; ``defaults`` are those that only the running machine knows.
+    All three go by flag name; ``defaults`` are those that only the running machine knows, ``unknown_keys`` what else
+    the config file has.
     """
     given = {**file, **arguments}
     values = {**defaults, **given}
     fields = {name: values[each.name] for name, each in declared(options) if each.name in values}
     make: Callable[..., T] = options
-    return make(**fields, given=frozenset(given))
+    return make(**fields, given=frozenset(given), unknown_keys=frozenset(unknown_keys))

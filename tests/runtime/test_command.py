@@ -18,6 +18,7 @@ class Sample:
     size: int = option(INTEGER, "size", 5, "how much")
     host: str = option(STRING, "host", "", "who")
     given: frozenset[str] = frozenset()
+    unknown_keys: frozenset[str] = frozenset()
 
 
 @dataclass

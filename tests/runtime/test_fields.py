@@ -18,6 +18,7 @@ class Sample:
     old: bool = option(BOOLEAN, "old", False, "deprecated", key="", applies=Applies.NEVER)
     later: str = option(STRING, "later", "", "some day", applies=Applies.NOT_YET, shown="the host name")
     given: frozenset[str] = frozenset()
+    unknown_keys: frozenset[str] = frozenset()
 
 
 def test_defaults_are_those_of_the_declaration() -> None:
@@ -77,6 +78,12 @@ def test_values_at_their_limits_pass() -> None:
 def test_the_notice_names_what_changes_nothing() -> None:
     assert idle_notice(Sample(), ["later", "wait", "old"]) == (
         "options that change nothing: --old (no effect), --later (not yet)"
+    )
+
+
+def test_the_notice_names_keys_that_nobody_knows() -> None:
+    assert idle_notice(Sample(), ["old"], ["no_key", "datapath"]) == (
+        "options that change nothing: --old (no effect), datapath (unknown key), no_key (unknown key)"
     )
 
 

@@ -31,6 +31,7 @@ class Sample:
     quantiles: tuple[float, ...] = option(FLOATS, "quantile", (), "which")
     old: bool = option(BOOLEAN, "old", False, "deprecated", key="", applies=Applies.NEVER)
     given: frozenset[str] = frozenset()
+    unknown_keys: frozenset[str] = frozenset()
 
 
 def parse(*arguments: str) -> dict[str, Any]:
@@ -130,7 +131,9 @@ def test_the_file_is_read_by_key(tmp_path: Path) -> None:
 
 def test_unknown_keys_and_tables_are_ignored(tmp_path: Path) -> None:
     path = config(tmp_path, 'mem-size = 1\nname = "x"\nold = true\nversion = true\n"" = 1\n[table]\nmem_size = 7\n')
-    assert read_config_file(Sample, path) == {}
+    unknown: set[str] = set()
+    assert read_config_file(Sample, path, unknown.add) == {}
+    assert unknown == {"mem-size", "name", "old", "version", "", "table"}
 
 
 @pytest.mark.parametrize(

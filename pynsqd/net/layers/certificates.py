@@ -85,7 +85,7 @@ class Certificates:
         try:
             from OpenSSL import SSL  # noqa: PLC0415  # only who wants this policy pays for it
         except ImportError:
-            _refuse('--tls-client-auth-policy=require needs pyOpenSSL: pip install "pynsqd[tls-require]"')
+            _refuse("--tls-client-auth-policy=require needs pyOpenSSL, the extra tls-require")
         options = self._options
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_cipher_list(self._cipher_list.encode())
