@@ -2,90 +2,24 @@
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pynsqd.core.batch import Batch
-from pynsqd.storage import topic_log
-from pynsqd.storage.format import VERSION, pack_segment_header, plain_messages
-from pynsqd.storage.log_store import LogStore
-from pynsqd.storage.topic_log import TopicLog
-from pynsqd.wire.encoder import split_frames
+from pynsqd.storage.format import VERSION, pack_segment_header
 from pynsqd.wire.errors import StartupError, StorageError
-from tests.support.batches import Batches, broken, joined, record_size
+from tests.support.batches import joined, record_size
 from tests.support.failing_files import FailingFiles
-
-TOPIC = "orders"
-HEADER = 32  # bytes, of a segment and of a record
-FRAME = 34  # bytes of a message frame before the body
-MIB = 1 << 20
-
-
-class Bench:
-    """A log that can be opened again, and what it reported."""
-
-    def __init__(self, path: Path, max_bytes: int = MIB) -> None:
-        self.batches = Batches()
-        self.reports: list[tuple[str, str]] = []
-        self.store = LogStore(path, max_bytes, lambda topic, text: self.reports.append((topic, text)))
-        self.folder = path / "topics" / f"{TOPIC}.log"
-        self.log = self.store.open(TOPIC)
-
-    def reopen(self, known_end: int = -1, known_sequence: int = 0) -> TopicLog:
-        """Leave the log as a kill does and open it again."""
-        self.log.close()
-        self.log = self.store.open(TOPIC, known_end, known_sequence)
-        return self.log
-
-    def close(self) -> None:
-        self.log.close()
-        self.store.close()
-
-    def append(self, *batches: Batch) -> list[int]:
-        for batch in batches:
-            self.log.append(batch)
-        return [batch.position for batch in batches]
-
-    def read_all(self, position: int = 0, max_bytes: int = MIB) -> list[Batch]:
-        """Read up to the end, piece by piece."""
-        batches: list[Batch] = []
-        while position < self.log.end:
-            some, position, _ = self.log.read(position, self.log.end, max_bytes)
-            batches += some
-        return batches
-
-    def segments(self) -> list[Path]:
-        return sorted(self.folder.glob("*.seg"))
-
-    def bad(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in (self.folder / "bad").glob("*")}
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Bench]:
-    """Segments of at most 1000 bytes."""
-    bench = Bench(tmp_path, 1000)
-    yield bench
-    bench.close()
-
+from tests.support.log_bench import HEADER, MIB, TOPIC, LogBench
 
 # -- append and read ---------------------------------------------------------------------------------------------
 
 
-def test_a_new_log_is_empty_and_touches_nothing(bench: Bench, tmp_path: Path) -> None:
+def test_a_new_log_is_empty_and_touches_nothing(bench: LogBench, tmp_path: Path) -> None:
     log = bench.log
     assert (log.start, log.end, log.end_sequence, log.live_segments()) == (0, 0, 0, [])
     assert log.read(0, 0, MIB) == ([], 0, 0)
@@ -96,7 +30,7 @@ def test_a_new_log_is_empty_and_touches_nothing(bench: Bench, tmp_path: Path) ->
     assert os.listdir(tmp_path) == []
 
 
-def test_what_is_appended_is_read(bench: Bench) -> None:
+def test_what_is_appended_is_read(bench: LogBench) -> None:
     first, second = bench.batches.new(3, 6000), bench.batches.new(2, 9000)
     assert bench.append(first, second) == [HEADER, HEADER + record_size(first)]
     batches, position, sequence = bench.log.read(0, bench.log.end, MIB)
@@ -105,75 +39,6 @@ def test_what_is_appended_is_read(bench: Bench) -> None:
         (one.position, one.ids, one.frames) for one in (first, second)
     ]
     assert bench.log.start == HEADER
-
-
-def test_small_records_are_joined(bench: Bench) -> None:
-    many = [bench.batches.new(count) for count in (1, 1, 4, 1, 2)]
-    bench.append(*many)
-    (batch,), _, sequence = bench.log.read(0, bench.log.end, MIB)
-    assert (batch.ids, batch.frames) == joined(many)
-    assert (batch.position, sequence) == (many[0].position, 9)
-
-
-def test_large_records_are_not_joined(bench: Bench) -> None:
-    """That would copy them, and a batch of that size is as good as a larger one."""
-    many = [bench.batches.new(1, size) for size in (20, 20, 20_000, 20, 20_000, 20_000, 20)]
-    positions = bench.append(*many)
-    batches, _, _ = bench.log.read(0, bench.log.end, MIB)
-    assert [len(batch) for batch in batches] == [2, 1, 1, 1, 1, 1]
-    assert [batch.position for batch in batches] == [positions[0], *positions[2:]]
-    assert joined(batches) == joined(many)
-
-
-def test_a_joined_batch_spans_what_fetch_looks_at(bench: Bench) -> None:
-    many = [bench.batches.new(1, 500) for _ in range(1500)]
-    bench.append(*many)
-    batches, _, _ = bench.log.read(0, bench.log.end, 4 * MIB)
-    assert joined(batches) == joined(many)
-    assert len(bench.segments()) == 1
-    ends = [batch.position for batch in batches[1:]] + [bench.log.end]
-    assert max(end - batch.position for end, batch in zip(ends, batches, strict=True)) <= 1 << 16
-    assert min(end - batch.position for end, batch in zip(ends[:-1], batches[:-1], strict=True)) > 1 << 15
-    for batch in batches:
-        assert list(bench.log.fetch(batch.position, batch.ids).values()) == split_frames(batch.frames)
-
-
-def test_ids_that_do_not_follow_each_other(bench: Bench) -> None:
-    batch, later = bench.batches.new(4), bench.batches.new(2)
-    frames = split_frames(batch.frames)[::-1]
-    bench.log.append_frames(b"".join(frames), 4)
-    bench.append(later)
-    for _ in range(2):
-        (read,), _, sequence = bench.log.read(0, bench.log.end, MIB)
-        assert (read.ids, read.frames) == (batch.ids[::-1] + later.ids, b"".join(frames) + later.frames)
-        assert sequence == bench.log.end_sequence == 6
-        assert bench.log.fetch(HEADER, batch.ids) == dict(zip(batch.ids[::-1], frames, strict=True))
-        bench.reopen()
-
-
-def test_a_read_gives_about_as_much_as_asked_but_at_least_one_record(bench: Bench) -> None:
-    many = [bench.batches.new(1, 5000) for _ in range(40)]
-    positions = bench.append(*many)
-    for max_bytes in (0, 1, 5060, 20_000, 50_000):
-        batches, position, sequence = bench.log.read(0, bench.log.end, max_bytes)
-        count = sum(map(len, batches))
-        assert count == max(1, max_bytes // record_size(many[0]))
-        assert (position, sequence) == (positions[count - 1] + record_size(many[0]), count)
-    big = bench.batches.new(1, 500_000)
-    bench.append(big)
-    assert bench.log.read(big.position, bench.log.end, 1)[0][0].frames == big.frames
-
-
-def test_a_read_stops_where_it_is_told(bench: Bench) -> None:
-    many = [bench.batches.new(2, 5000) for _ in range(4)]
-    positions = bench.append(*many)
-    batches, position, sequence = bench.log.read(positions[1], positions[3], MIB)
-    assert joined(batches) == joined(many[1:3])
-    assert (position, sequence) == (positions[3], 6)
-    assert bench.log.read(positions[2], positions[2], MIB) == ([], positions[2], 4)
-    assert bench.log.read(bench.log.end, bench.log.end, MIB) == ([], bench.log.end, 8)
-    assert bench.log.read(0, 0, MIB) == ([], bench.log.start, 0)
-    assert bench.log.read(bench.log.end, 1 << 40, MIB) == ([], bench.log.end, 8)
 
 
 @settings(max_examples=60, deadline=None)
@@ -185,7 +50,7 @@ def test_a_read_stops_where_it_is_told(bench: Bench) -> None:
 def test_any_batches_any_rolls_any_position(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, int, bool]], max_bytes: int, chunk: int
 ) -> None:
-    bench = Bench(tmp_path_factory.mktemp("any"), max_bytes)
+    bench = LogBench(tmp_path_factory.mktemp("any"), max_bytes)
     many = []
     for count, size, owed in sizes:
         batch = bench.batches.new(count, size)
@@ -212,92 +77,10 @@ def test_any_batches_any_rolls_any_position(
     bench.log.close()
 
 
-# -- owed, fetch -------------------------------------------------------------------------------------------------
-
-
-def test_what_one_channel_owes_is_read_by_nobody_else(bench: Bench) -> None:
-    plain, owed = bench.batches.new(2), bench.batches.new(3)
-    bench.append(plain)
-    position = bench.log.append_owed("worker", owed.frames, 3)
-    assert position == plain.position + record_size(plain)
-    assert bench.log.end_sequence == 2
-    batches, next_position, sequence = bench.log.read(0, bench.log.end, MIB)
-    assert joined(batches) == joined([plain])
-    assert (next_position, sequence) == (bench.log.end, 2)
-    assert bench.log.read(position, bench.log.end, 0) == ([], bench.log.end, 2)
-    assert bench.log.fetch(position, owed.ids[1:]) == dict(
-        list(zip(owed.ids, split_frames(owed.frames), strict=True))[1:]
-    )
-
-
-def test_a_read_goes_on_behind_what_is_owed(bench: Bench) -> None:
-    owed, plain = bench.batches.new(1, 3000), bench.batches.new(2)
-    for _ in range(100):
-        bench.log.append_owed("worker", owed.frames, 1)
-    bench.append(plain)
-    assert joined(bench.log.read(0, bench.log.end, 1)[0]) == joined([plain])
-
-
-def test_owed_since(bench: Bench) -> None:
-    owed = [bench.batches.new(2), bench.batches.new(1)]
-    first = bench.log.append_owed("worker", owed[0].frames, 2)
-    bench.append(bench.batches.new(2))
-    second = bench.log.append_owed("other", owed[1].frames, 1)
-    got = [(channel, one.position, one.ids, one.frames, one.fresh) for channel, one in bench.log.owed_since(0)]
-    assert got == [
-        ("worker", first, owed[0].ids, owed[0].frames, False),
-        ("other", second, owed[1].ids, owed[1].frames, False),
-    ]
-    assert [channel for channel, _ in bench.log.owed_since(first + 1)] == ["other"]
-    assert list(bench.log.owed_since(bench.log.end)) == []
-
-
-def test_fetch_finds_what_is_near(small: Bench) -> None:
-    many = [small.batches.new(3, 50) for _ in range(30)]
-    positions = small.append(*many)
-    frames = {one: frame for batch in many for one, frame in zip(batch.ids, split_frames(batch.frames), strict=True)}
-    assert len(small.segments()) > 5
-    wanted = [many[3].ids[2], many[20].ids[0]]
-    assert small.log.fetch(positions[3], wanted) == {one: frames[one] for one in wanted}
-    assert small.log.fetch(positions[4], wanted) == {wanted[1]: frames[wanted[1]]}
-    assert small.log.fetch(positions[3], [b"f" * 16]) == {}
-
-
-def test_fetch_makes_frames_of_no_more_than_it_must(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    many = [bench.batches.new(2) for _ in range(10)]
-    bench.append(*many)
-    made = []
-
-    def noted(*record: Any) -> tuple[list[bytes], bytes]:
-        made.append(record)
-        return plain_messages(*record)
-
-    monkeypatch.setattr(topic_log, "plain_messages", noted)
-    assert list(bench.log.fetch(many[3].position, many[4].ids)) == many[4].ids
-    assert len(made) == 2
-
-
-def test_fetch_reads_no_further_than_it_must(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    many = [bench.batches.new(1, 50_000) for _ in range(10)]
-    bench.append(*many)
-    failing = FailingFiles(monkeypatch)
-    assert len(bench.log.fetch(many[0].position, many[0].ids)) == 1
-    assert failing.calls["pread"] == 1
-
-
-def test_fetch_gives_up_after_a_mebibyte(bench: Bench) -> None:
-    near, between, far = bench.batches.new(), bench.batches.new(1, MIB), bench.batches.new()
-    bench.append(near, between, far)
-    assert bench.log.fetch(near.position, [far.ids[0]]) == {}
-    assert bench.log.fetch(between.position, [far.ids[0]]) == {}
-    assert len(bench.log.fetch(near.position, between.ids)) == 1
-    assert len(bench.log.fetch(between.position + 100, far.ids)) == 1
-
-
 # -- restarts ----------------------------------------------------------------------------------------------------
 
 
-def test_positions_and_sequences_go_on_over_restarts(small: Bench) -> None:
+def test_positions_and_sequences_go_on_over_restarts(small: LogBench) -> None:
     many = []
     for _ in range(12):
         many.append(small.batches.new(3, 40))
@@ -311,7 +94,7 @@ def test_positions_and_sequences_go_on_over_restarts(small: Bench) -> None:
     assert small.reports == []
 
 
-def test_a_torn_append_is_cut_at_every_byte(bench: Bench) -> None:
+def test_a_torn_append_is_cut_at_every_byte(bench: LogBench) -> None:
     first, torn = bench.batches.new(2), bench.batches.new(3)
     bench.append(first)
     kept = bench.log.end
@@ -330,7 +113,7 @@ def test_a_torn_append_is_cut_at_every_byte(bench: Bench) -> None:
 
 
 def test_no_bit_that_flips_costs_more_than_its_record(tmp_path: Path) -> None:
-    bench = Bench(tmp_path)
+    bench = LogBench(tmp_path)
     many = [bench.batches.new(1, 5), bench.batches.new(2, 3), bench.batches.new(1, 0)]
     bench.append(*many)
     owed = bench.log.append_owed("c", many[0].frames, 1)
@@ -366,7 +149,7 @@ def test_whatever_is_in_the_files_the_log_opens_and_reads(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     """Bytes are changed and appended anywhere and cut off the end: records that are whole are read, and no others."""
-    bench = Bench(tmp_path_factory.mktemp("any"), 600)
+    bench = LogBench(tmp_path_factory.mktemp("any"), 600)
     many = [bench.batches.new(count, 30) for count in (1, 4, 2, 1, 6, 1, 3, 2)]
     bench.append(*many)
     frames = {one.position: one for one in many}
@@ -395,67 +178,7 @@ def test_whatever_is_in_the_files_the_log_opens_and_reads(
     log.close()
 
 
-def test_damage_is_passed_over_in_the_read_that_meets_it(bench: Bench) -> None:
-    owed, damaged = bench.batches.new(2), bench.batches.new(3)
-    bench.log.append_owed("worker", owed.frames, 2)
-    bench.append(damaged)
-    path = bench.segments()[0]
-    path.write_bytes(path.read_bytes()[:-1] + b"?")
-    for position in (0, damaged.position):
-        assert bench.reopen().read(position, bench.log.end, MIB) == ([], bench.log.end, 3)
-
-
-@pytest.mark.parametrize("size", [20, 9000])
-@pytest.mark.parametrize("count", [1, 2, 4, 1 << 31])
-def test_a_record_with_other_messages_than_it_says_is_damaged(size: int, count: int, bench: Bench) -> None:
-    """Its checksum is right."""
-    batches = [bench.batches.new(3, size) for _ in range(3)]
-    wrong = broken(batches[1], count)
-    bench.append(batches[0], wrong, batches[2])
-    log = bench.reopen()
-    for _ in range(2):
-        assert joined(bench.read_all()) == joined([batches[0], batches[2]])
-        assert joined(bench.read_all(wrong.position, 1)) == joined([batches[2]])
-        assert list(log.fetch(wrong.position, [*batches[1].ids, batches[2].ids[1]])) == [batches[2].ids[1]]
-    place = 3 * size + 12 + 24 + HEADER
-    assert (log.damaged_records, log.damaged_bytes) == (1, place)
-    ((_, said),) = bench.reports
-    assert said.startswith(f"{place} bytes at {wrong.position} of {bench.segments()[0]} are damaged and passed over: ")
-    assert list(bench.bad()) == [f"{wrong.position:020d}.bad"]
-
-
-def test_records_with_damage_between_are_no_batch(bench: Bench) -> None:
-    """Who was given a part of one skips that many messages after a restart, by their numbers."""
-    batches = [bench.batches.new(3) for _ in range(4)]
-    bench.append(batches[0], broken(batches[1], 2), batches[2], batches[3])
-    some, _, _ = bench.log.read(0, bench.log.end, MIB)
-    assert [(one.position, len(one)) for one in some] == [(batches[0].position, 3), (batches[2].position, 6)]
-
-
-def test_a_log_that_ends_with_a_record_of_other_messages(bench: Bench) -> None:
-    first, last = bench.batches.new(3), bench.batches.new(3)
-    bench.append(first, broken(last, 2))
-    log = bench.reopen()
-    batches, position, _ = log.read(0, log.end, MIB)
-    assert joined(batches) == joined([first])
-    assert log.read(position, log.end, MIB) == ([], log.end, log.end_sequence)
-    assert log.damaged_records == 1
-    later = bench.batches.new()
-    bench.append(later)
-    assert joined(bench.read_all()) == joined([first, later])
-
-
-def test_a_read_of_short_messages_is_not_as_long_as_their_frames(bench: Bench) -> None:
-    """Their frames are made when they are read, and nobody else has a turn meanwhile."""
-    many = [bench.batches.new(2000, 6) for _ in range(6)]
-    bench.append(*many)
-    some, position, sequence = bench.log.read(0, bench.log.end, 1 << 17)
-    assert ([one.position for one in some], sequence) == ([many[0].position, many[1].position], 4000)
-    assert position == many[2].position
-    assert joined(bench.read_all(max_bytes=1 << 17)) == joined(many)
-
-
-def test_less_is_left_than_was_known(bench: Bench) -> None:
+def test_less_is_left_than_was_known(bench: LogBench) -> None:
     """After a loss of power: no cursor that was kept may find other messages at its position than it stood at."""
     first, lost, later = bench.batches.new(2), bench.batches.new(3), bench.batches.new(1)
     bench.append(first, lost)
@@ -479,7 +202,7 @@ def test_less_is_left_than_was_known(bench: Bench) -> None:
     assert (bench.log.end_sequence, joined(bench.read_all())) == (6, joined([first, later]))
 
 
-def test_all_files_were_removed(bench: Bench) -> None:
+def test_all_files_were_removed(bench: LogBench) -> None:
     bench.append(bench.batches.new(2))
     end = bench.log.end
     bench.segments()[0].unlink()
@@ -489,7 +212,7 @@ def test_all_files_were_removed(bench: Bench) -> None:
     assert (log.start, log.end_sequence) == (end + HEADER, 3)
 
 
-def test_a_segment_in_the_middle_is_missing(small: Bench) -> None:
+def test_a_segment_in_the_middle_is_missing(small: LogBench) -> None:
     many = [small.batches.new(3, 50) for _ in range(12)]
     small.append(*many)
     (base, size) = small.log.live_segments()[1]
@@ -507,7 +230,7 @@ def test_a_segment_in_the_middle_is_missing(small: Bench) -> None:
     assert joined(small.read_all(base + 40)) == joined([batch for batch in left if batch.position > base])
 
 
-def test_a_segment_in_the_middle_is_cut_short(small: Bench) -> None:
+def test_a_segment_in_the_middle_is_cut_short(small: LogBench) -> None:
     many = [small.batches.new(3, 50) for _ in range(12)]
     small.append(*many)
     (base, size) = small.log.live_segments()[1]
@@ -519,7 +242,7 @@ def test_a_segment_in_the_middle_is_cut_short(small: Bench) -> None:
     assert log.damaged_bytes == base + size - last
 
 
-def test_the_node_died_while_it_rolled(small: Bench) -> None:
+def test_the_node_died_while_it_rolled(small: LogBench) -> None:
     """The next segment is there, with any part of its header, or of its first record behind it."""
     many = [small.batches.new(3, 50) for _ in range(12)]
     small.append(*many)
@@ -541,7 +264,7 @@ def test_the_node_died_while_it_rolled(small: Bench) -> None:
     assert small.reports == []
 
 
-def test_foreign_files_are_left_alone(small: Bench) -> None:
+def test_foreign_files_are_left_alone(small: LogBench) -> None:
     many = [small.batches.new(3, 50) for _ in range(12)]
     small.append(*many)
     base = small.log.live_segments()[1][0]
@@ -566,7 +289,7 @@ def test_foreign_files_are_left_alone(small: Bench) -> None:
     assert (log.damaged_records, small.bad()) == (0, {})
 
 
-def test_a_file_that_is_no_segment_at_all(bench: Bench) -> None:
+def test_a_file_that_is_no_segment_at_all(bench: LogBench) -> None:
     """It has the name of the last segment: set aside, served around, and never appended to."""
     first, later = bench.batches.new(2), bench.batches.new(1)
     bench.append(first)
@@ -581,7 +304,7 @@ def test_a_file_that_is_no_segment_at_all(bench: Bench) -> None:
     assert b"".join(bench.bad().values()) == b"garbage!" * 10
 
 
-def test_a_damaged_segment_header_costs_no_message(small: Bench) -> None:
+def test_a_damaged_segment_header_costs_no_message(small: LogBench) -> None:
     many = [small.batches.new(3, 50) for _ in range(12)]
     small.append(*many)
     for path in small.segments():
@@ -594,7 +317,7 @@ def test_a_damaged_segment_header_costs_no_message(small: Bench) -> None:
     assert log.damaged_records == len(small.segments()) - 1
 
 
-def test_a_later_version_is_refused_and_nothing_touched(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_version_is_refused_and_nothing_touched(small: LogBench, monkeypatch: pytest.MonkeyPatch) -> None:
     small.append(*[small.batches.new(3, 50) for _ in range(12)])
     with monkeypatch.context() as later:
         later.setattr("pynsqd.storage.format.VERSION", VERSION + 1)
@@ -615,7 +338,7 @@ def test_a_later_version_is_refused_and_nothing_touched(small: Bench, monkeypatc
 
 
 def test_a_backlog_of_many_segments_opens_without_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(tmp_path, 200_000)
+    bench = LogBench(tmp_path, 200_000)
     bench.append(*[bench.batches.new(200, 200) for _ in range(100)])
     assert len(bench.segments()) == 25
     FailingFiles(monkeypatch).fail_reads(range(200, 100_000))
@@ -633,7 +356,7 @@ def test_a_backlog_of_many_segments_opens_without_being_read(tmp_path: Path, mon
 def test_a_full_disk_takes_nothing_and_heals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, roll: bool
 ) -> None:
-    bench = Bench(tmp_path, 300 if roll else MIB)
+    bench = LogBench(tmp_path, 300 if roll else MIB)
     first, refused, later = bench.batches.new(2, 60), bench.batches.new(1, 70), bench.batches.new(1, 1)
     bench.append(first)
     end = bench.log.end
@@ -662,7 +385,7 @@ def test_a_full_disk_takes_nothing_and_heals(
 def test_a_write_that_cannot_be_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heal_before_reopen: bool, roll: bool
 ) -> None:
-    bench = Bench(tmp_path, 330 if roll else MIB)
+    bench = LogBench(tmp_path, 330 if roll else MIB)
     first, refused, later = bench.batches.new(2, 60), bench.batches.new(1, 70), bench.batches.new(1, 1)
     bench.append(first)
     end = bench.log.end
@@ -694,7 +417,7 @@ def test_a_write_that_cannot_be_taken_back(
     bench.log.close()
 
 
-def test_short_writes_that_go_on_are_whole(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_writes_that_go_on_are_whole(bench: LogBench, monkeypatch: pytest.MonkeyPatch) -> None:
     FailingFiles(monkeypatch).write_at_most(7)
     many = [bench.batches.new(3) for _ in range(3)]
     bench.append(*many)
@@ -702,7 +425,7 @@ def test_short_writes_that_go_on_are_whole(bench: Bench, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("before", [0, 1, 900])
-def test_batches_in_one_write_are_records_that_follow_each_other(small: Bench, before: int) -> None:
+def test_batches_in_one_write_are_records_that_follow_each_other(small: LogBench, before: int) -> None:
     """Also where they begin a segment: they stay together, in one that is larger than most."""
     first = small.batches.new(1, before) if before else None
     if first:
@@ -723,7 +446,7 @@ def test_batches_in_one_write_are_records_that_follow_each_other(small: Bench, b
 
 @pytest.mark.parametrize("room", [0, 1, 100, 400, 700])
 def test_batches_in_one_write_are_appended_all_or_not_at_all(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, room: int
+    bench: LogBench, monkeypatch: pytest.MonkeyPatch, room: int
 ) -> None:
     first = bench.batches.new()
     bench.append(first)
@@ -741,7 +464,7 @@ def test_batches_in_one_write_are_appended_all_or_not_at_all(
     assert joined(bench.read_all()) == joined([first])
 
 
-def test_a_folder_that_cannot_be_made(bench: Bench, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made(bench: LogBench, tmp_path: Path) -> None:
     (tmp_path / "topics").write_bytes(b"")
     with pytest.raises(StorageError, match=r"^mkdir .*orders.log: not a directory$"):
         bench.append(bench.batches.new())
@@ -749,7 +472,7 @@ def test_a_folder_that_cannot_be_made(bench: Bench, tmp_path: Path) -> None:
     bench.append(bench.batches.new())
 
 
-def test_the_log_goes_on_in_a_new_segment_after_a_failed_sync(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_goes_on_in_a_new_segment_after_a_failed_sync(bench: LogBench, monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = bench.batches.new(), bench.batches.new()
     bench.append(first)
     failing = FailingFiles(monkeypatch)
@@ -764,7 +487,7 @@ def test_the_log_goes_on_in_a_new_segment_after_a_failed_sync(bench: Bench, monk
     assert joined(bench.read_all()) == joined([first, second])
 
 
-def test_a_segment_that_is_sealed_goes_however_small(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_that_is_sealed_goes_however_small(bench: LogBench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.append(bench.batches.new())
     failing = FailingFiles(monkeypatch)
     failing.fail("fdatasync")
@@ -774,7 +497,7 @@ def test_a_segment_that_is_sealed_goes_however_small(bench: Bench, monkeypatch: 
     assert bench.segments() == []
 
 
-def test_appends_reads_and_rolls_go_on_beside_a_slow_sync(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_appends_reads_and_rolls_go_on_beside_a_slow_sync(small: LogBench, monkeypatch: pytest.MonkeyPatch) -> None:
     failing = FailingFiles(monkeypatch)
     many = [small.batches.new(3, 50) for _ in range(12)]
     small.append(many[0])
@@ -791,7 +514,7 @@ def test_appends_reads_and_rolls_go_on_beside_a_slow_sync(small: Bench, monkeypa
     assert failing.calls["fdatasync"] == 1 + len(small.segments())
 
 
-def test_probe_tells_whether_the_disk_takes_writes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_tells_whether_the_disk_takes_writes(bench: LogBench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.log.probe()
     failing = FailingFiles(monkeypatch)
     failing.full_after(100)
@@ -801,7 +524,7 @@ def test_probe_tells_whether_the_disk_takes_writes(bench: Bench, monkeypatch: py
 
 
 def test_damage_that_cannot_be_set_aside_is_passed_over_all_the_same(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: LogBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = bench.batches.new(), bench.batches.new()
     bench.append(first, second)
@@ -815,7 +538,7 @@ def test_damage_that_cannot_be_set_aside_is_passed_over_all_the_same(
 
 
 def test_a_segment_the_disk_cannot_read_is_kept_when_it_is_released(
-    small: Bench, monkeypatch: pytest.MonkeyPatch
+    small: LogBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be read another day, so what was passed over in it is not thrown away."""
     many = [small.batches.new(3, 50) for _ in range(12)]
@@ -836,7 +559,7 @@ def test_a_segment_the_disk_cannot_read_is_kept_when_it_is_released(
 # -- retain ------------------------------------------------------------------------------------------------------
 
 
-def test_released_segments_are_removed(small: Bench) -> None:
+def test_released_segments_are_removed(small: LogBench) -> None:
     many = [small.batches.new(3, 50) for _ in range(12)]
     positions = small.append(*many)
     segments = small.log.live_segments()
@@ -853,7 +576,7 @@ def test_released_segments_are_removed(small: Bench) -> None:
     assert small.reports == []
 
 
-def test_the_open_segment_goes_once_all_of_it_was_released(small: Bench) -> None:
+def test_the_open_segment_goes_once_all_of_it_was_released(small: LogBench) -> None:
     small.append(small.batches.new(1, 100))
     end = small.log.end
     small.log.release(end)
@@ -880,7 +603,7 @@ def test_the_open_segment_goes_once_all_of_it_was_released(small: Bench) -> None
     assert small.reports == []
 
 
-def test_segments_are_removed_under_an_open_descriptor(small: Bench) -> None:
+def test_segments_are_removed_under_an_open_descriptor(small: LogBench) -> None:
     """Whoever has the file open, as the log's reader or another program does, can read it to its end."""
     small.append(*[small.batches.new(3, 50) for _ in range(12)])
     small.read_all()
@@ -894,7 +617,7 @@ def test_segments_are_removed_under_an_open_descriptor(small: Bench) -> None:
     assert not [name for name in open_files if str(small.folder) in name]
 
 
-def test_a_segment_that_cannot_be_removed_is_tried_again(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_that_cannot_be_removed_is_tried_again(small: LogBench, monkeypatch: pytest.MonkeyPatch) -> None:
     small.append(*[small.batches.new(3, 50) for _ in range(12)])
     failing = FailingFiles(monkeypatch)
     failing.fail("rename")
@@ -909,7 +632,7 @@ def test_a_segment_that_cannot_be_removed_is_tried_again(small: Bench, monkeypat
     assert small.segments() == []
 
 
-def test_no_file_is_unlinked_in_the_thread_of_the_log(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_is_unlinked_in_the_thread_of_the_log(small: LogBench, monkeypatch: pytest.MonkeyPatch) -> None:
     """To free 100 MB takes long enough to be felt by everybody; the names are gone at once."""
     small.append(*[small.batches.new(3, 50) for _ in range(12)])
     go_on = FailingFiles(monkeypatch).hold("unlink")
@@ -922,7 +645,7 @@ def test_no_file_is_unlinked_in_the_thread_of_the_log(small: Bench, monkeypatch:
     assert small.reports == []
 
 
-def test_delete_removes_all_files(small: Bench, tmp_path: Path) -> None:
+def test_delete_removes_all_files(small: LogBench, tmp_path: Path) -> None:
     small.append(*[small.batches.new(3, 50) for _ in range(12)])
     for name in ("deferred/1.def", "bad/1.bad", "bad/1.seg", "probe"):
         (small.folder / name).parent.mkdir(exist_ok=True)
@@ -936,7 +659,7 @@ def test_delete_removes_all_files(small: Bench, tmp_path: Path) -> None:
     assert small.reports == []
 
 
-def test_a_probe_does_not_make_the_folder_of_a_deleted_topic(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_does_not_make_the_folder_of_a_deleted_topic(small: LogBench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does one that is under way: the log is deleted when it is over."""
     failing = FailingFiles(monkeypatch)
     small.append(small.batches.new())
@@ -956,7 +679,7 @@ def test_a_probe_does_not_make_the_folder_of_a_deleted_topic(small: Bench, monke
     assert small.reports == []
 
 
-def test_delete_leaves_foreign_files_and_says_so(small: Bench, tmp_path: Path) -> None:
+def test_delete_leaves_foreign_files_and_says_so(small: LogBench, tmp_path: Path) -> None:
     small.append(small.batches.new())
     (small.folder / "notes.txt").touch()
     small.log.delete()
@@ -966,7 +689,7 @@ def test_delete_leaves_foreign_files_and_says_so(small: Bench, tmp_path: Path) -
     assert small.reports == [(TOPIC, f"remove {left}: directory not empty")]
 
 
-def test_a_topic_that_cannot_be_deleted_is_reported(small: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_topic_that_cannot_be_deleted_is_reported(small: LogBench, monkeypatch: pytest.MonkeyPatch) -> None:
     small.append(small.batches.new())
     failing = FailingFiles(monkeypatch)
     failing.fail("rename")
