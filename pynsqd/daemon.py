@@ -171,6 +171,8 @@ async def running(options: Options, logs: Logs) -> AsyncIterator[Listeners]:
         registry.load(checkpoint.states, logs_on_disk.topics())
         logs_on_disk.go_on_removing()
         await turn.committed()
+        if checkpoint.states is not None:
+            persistence.renew_checkpoints()
         peers = LookupPeers(
             registry.registrations,
             _identity(options, tcp, http),

@@ -13,7 +13,7 @@ from pynsqd.core.group_commit import GroupCommit
 from pynsqd.core.owed import Standing, describe, keep_in_memory_ones, move_stragglers
 from pynsqd.core.topic import Topic
 from pynsqd.net.fsyncs import Failed, Fsyncs
-from pynsqd.storage.checkpoint import Checkpoint
+from pynsqd.storage.checkpoint import FILE_NAMES, Checkpoint
 from pynsqd.wire.errors import Draining, StorageError
 
 if TYPE_CHECKING:
@@ -118,6 +118,14 @@ class Persistence:
             assert topic.log is not None  # noqa: S101 - filtered above
             topic.log.release(standing.needed_from)
             topic.deferrals.release(standing.buckets)
+
+    def renew_checkpoints(self) -> None:
+        """Sync both files of the checkpoint, so that a loss of power brings back none that is older than this start.
+
+        It might know a topic that was deleted before, and be taken for one of that name that is made after.
+        """
+        for _ in FILE_NAMES:
+            self.write_checkpoint(sync=True)
 
     def _describe(self, topic: Topic) -> Standing:
         assert topic.log is not None  # noqa: S101 - see write_checkpoint

@@ -1,5 +1,7 @@
 """--durability: what an OK promises, per node and per topic (P1), and what a slow or failing fsync does to others."""
 
+import os
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 
 from pynsqd import daemon
 from pynsqd.storage import files as files_module
+from pynsqd.storage.checkpoint import FILE_NAMES
 from tests.support.daemons import Daemon
 from tests.support.failing_files import FailingFiles
 from tests.support.nodes import DEADLINE_S, OK, V2, Api, Inside, eventually, inside, owed_in_checkpoint
@@ -297,6 +300,45 @@ async def _await_refusal(publisher: V2, answers: list[int], go_on: threading.Eve
         await eventually(lambda: answers == [503])
     finally:
         go_on.set()
+
+
+@pytest.mark.parametrize("torn", ["", *FILE_NAMES])
+async def test_a_topic_made_anew_survives_a_loss_of_power(
+    torn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes checkpoints back to what was synced of them, also to before a deletion, a kill and a start.
+
+    And of one that was being written it leaves nothing of use.
+    """
+    before, killed, left = tmp_path / "before", tmp_path / "killed", tmp_path / "left"
+    before.mkdir()
+    settings = {"durability": "fsync", "checkpoint_interval_ns": 10_000_000}
+    create = ("/topic/create?topic=t", "/channel/create?topic=t&channel=c")
+    async with inside(before, **settings) as node:
+        await node.api.do(*create)
+        async with await V2.consumer(node.tcp, 20) as client:
+            assert (await node.api.post("/mpub?topic=t", b"\n".join([b"old"] * 20))).status == 200
+            messages = await client.messages(20)
+            await eventually(lambda: owed_in_checkpoint(before) == 20)
+            await client.finish(messages)
+            await eventually(lambda: owed_in_checkpoint(before) == 0)
+        synced = {path.name: path.read_bytes() for path in before.glob("*.checkpoint.*")}
+        await node.api.do("/topic/delete?topic=t")
+        shutil.copytree(before, killed)
+
+    def sync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced[path.name] = path.read_bytes()
+
+    monkeypatch.setattr("pynsqd.storage.checkpoint.os.fsync", sync)
+    async with inside(killed, **settings) as node:
+        await node.api.do(*create)
+        assert (await node.api.post("/mpub?topic=t", b"1\n2\n3")).status == 200
+        shutil.copytree(killed, left)
+        for name in FILE_NAMES:
+            (left / name).write_bytes(synced[name] if name != torn else b"")
+    async with inside(left, **settings) as node, await V2.consumer(node.tcp, 10) as client:
+        assert sorted([message.body for message in await client.messages(3)]) == [b"1", b"2", b"3"]
 
 
 async def test_memory_promises_nothing_after_a_kill_but_all_after_a_stop(tmp_path: Path) -> None:
